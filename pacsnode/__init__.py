@@ -1,0 +1,18 @@
+"""pacsnode: an asynchronous DICOM node.
+
+The rooms, and the one way they may import each other (tests/test_layers.py reads the imports):
+
+    cli -> node -+-> services -> net -> dimse -> ul ----+--> dicom -> errors
+                 |       +------------> archive --------+
+                 +-> web -------------> archive
+
+`dicom`, `ul` and `dimse` are pure: bytes and time come in as arguments, no I/O happens in them.
+`net` is their asyncio shell, `archive` is objects at rest and their index, `services` is one file per DICOM
+service class, `node` is the only place that builds anything.
+"""
+
+from typing import Final
+
+__version__: Final = "0.1.0"
+IMPLEMENTATION_CLASS_UID: Final = "2.25.322419046385563929063706398103524214272"
+IMPLEMENTATION_VERSION_NAME: Final = "PACSNODE_0_1_0"  # at most 16 characters (PS3.7 D.3.3.2.3)
