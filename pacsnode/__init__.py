@@ -14,5 +14,5 @@ service class, `node` is the only place that builds anything.
 from typing import Final
 
 __version__: Final = "0.1.0"
-IMPLEMENTATION_CLASS_UID: Final = "2.25.322419046385563929063706398103524214272"
+IMPLEMENTATION_CLASS_UID: Final = "2.25.270022360692362826805035939340511228478"
 IMPLEMENTATION_VERSION_NAME: Final = "PACSNODE_0_1_0"  # at most 16 characters (PS3.7 D.3.3.2.3)
