@@ -129,7 +129,7 @@ _PATIENT = """
 00201204 IS O NumberOfPatientRelatedInstances n_instances                         =
 """
 
-# PS3.4 Table C.6-2. Timezone Offset From UTC stands here because QIDO answers it at every level (PS3.18 10.6.3.3).
+# PS3.4 Table C.6-2. Timezone Offset From UTC stands here: QIDO answers it at every level (PS3.18 10.6.3.3).
 _STUDY = """
 0020000D UI U StudyInstanceUID                study_instance_uid
 00080020 DA R StudyDate                       study_date
@@ -153,7 +153,7 @@ _STUDY = """
 00201208 IS O NumberOfStudyRelatedInstances   n_instances                         =
 """
 
-# PS3.4 Table C.6-3, "all other attributes at series level" being those of PS3.18 Table 10.6.3-4 and worklists.
+# PS3.4 Table C.6-3; the "other attributes at series level" are those of PS3.18 Table 10.6.3-4 and worklists.
 _SERIES = """
 0020000E UI U SeriesInstanceUID               series_instance_uid
 00080060 CS R Modality                        modality
@@ -222,14 +222,14 @@ INDEXED_TAGS: frozenset[int] = frozenset(
 
 
 def level_of(attribute: Attribute, model: InformationModel) -> Level:
-    """The level of `attribute` in `model`: patient attributes are study keys in Study Root (PS3.4 C.6.2.1.2)."""
+    """The level of `attribute` in `model`: Study Root has patient attributes at STUDY (PS3.4 C.6.2.1.2)."""
     if model is InformationModel.STUDY_ROOT and attribute.level is Level.PATIENT:
         return Level.STUDY
     return attribute.level
 
 
 def key_type(attribute: Attribute, model: InformationModel) -> KeyType:
-    """The key type of `attribute` in `model`: Patient ID is Required, not Unique, in Study Root (Table C.6-5)."""
+    """The key type of `attribute` in `model`: Patient ID is only Required in Study Root (Table C.6-5)."""
     if model is InformationModel.STUDY_ROOT and attribute.tag == PATIENT_ID:
         return KeyType.REQUIRED
     return attribute.key

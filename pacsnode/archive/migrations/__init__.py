@@ -1,0 +1,47 @@
+"""Alembic migrations of the index: versions/ holds one module per revision, env.py is what Alembic runs."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+from pacsnode.errors import ArchiveError
+
+
+def engine_for(path: Path) -> Engine:
+    """A synchronous engine on an index file whose DDL is transactional: a failed migration leaves no half."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        # WAL is a property of the file: readers keep their snapshot while the writer commits.
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.close()
+        connection.isolation_level = None  # BEGIN is ours, else sqlite3 commits before each DDL
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def upgrade(path: Path, revision: str = "head") -> None:
+    """Bring the index at `path` to `revision` in one transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    engine = engine_for(path)
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+    except CommandError as error:
+        raise ArchiveError(f"{path.name} was written by another version of pacsnode: {error}") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,245 @@
+"""Tables of the index, and bringing an index file to them.
+
+One row of `patient`, `study`, `series`, `instance` is one entity of the Query/Retrieve Information Models;
+the attribute columns come from dicom.information_model. Text is Unicode, never NULL, "" when the object has
+none. Generated columns hold what matching compares (PS3.4 C.2.2.2): dates and times by meaning, the component
+groups of a name. They cost the writer nothing to fill and follow their source by themselves.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import (
+    REAL,
+    Column,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from pacsnode.dicom.information_model import Attribute, Level, columns_of
+from pacsnode.errors import ArchiveError
+
+REVISION = "0001"  # the newest of migrations/versions; a test compares
+
+_SQLITE_BUSY_TIMEOUT = 10.0  # seconds; start-up may meet a CLI command still closing the file
+
+metadata = MetaData()
+
+
+def date_key(column: str) -> str:
+    """SQL for a DA in one comparable form: the old `1999.12.31` of ACR-NEMA loses its dots (PS3.5 6.2)."""
+    return f"replace({column}, '.', '')"
+
+
+def time_key(column: str) -> str:
+    """SQL for a TM as HHMMSS.FFFFFF, so that `2230`, `223000` and `22:30:00.0` compare equal; "" stays."""
+    plain = f"replace({column}, ':', '')"
+    return (
+        f"CASE WHEN {column} = '' THEN '' "
+        f"WHEN length({plain}) <= 6 THEN substr({plain} || '000000', 1, 6) || '.000000' "
+        f"ELSE substr({plain} || '000000', 1, 13) END"
+    )
+
+
+# The three component groups of a folded name, `alphabetic=ideographic=phonetic` (PS3.5 6.2.1.2). A group that
+# is not there is NULL, which keeps the rows of a Western archive out of the partial indexes on the other two.
+NAME_GROUPS = ("alphabetic", "ideographic", "phonetic")
+
+
+def name_group(column: str, group: str) -> str:
+    """SQL for one component group of the folded name in `column`."""
+    padded = f"({column} || '==')"
+    after_first = f"substr({padded}, instr({padded}, '=') + 1)"
+    after_second = f"substr({after_first}, instr({after_first}, '=') + 1)"
+    rest = {"alphabetic": padded, "ideographic": after_first, "phonetic": f"({after_second} || '=')"}[group]
+    return f"nullif(substr({rest}, 1, instr({rest}, '=') - 1), '')"
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, Integer, nullable=False, server_default="0")
+
+
+def _generated(name: str, expression: str) -> Column[str]:
+    return Column(name, Text, Computed(expression, persisted=False))
+
+
+def _columns(attribute: Attribute) -> list[Column[str] | Column[int]]:
+    """The column of an attribute and those derived from it."""
+    name = attribute.column
+    match attribute.vr:
+        case "US":
+            return [Column(name, Integer)]
+        case "DA":
+            return [_text(name), _generated(f"{name}_key", date_key(name))]
+        case "TM":
+            return [_text(name), _generated(f"{name}_key", time_key(name))]
+        case "PN" if attribute.multiple:
+            return [_text(name), _text(f"{name}_key")]
+        case "PN":
+            groups = [
+                _generated(f"{name}_{group}", name_group(f"{name}_key", group)) for group in NAME_GROUPS
+            ]
+            return [_text(name), _text(f"{name}_key"), *groups]
+    return [_text(name)]
+
+
+def _attributes(level: Level) -> list[Column[str] | Column[int]]:
+    return [column for attribute in columns_of(level) for column in _columns(attribute)]
+
+
+def _name_indexes(table: Table, column: str) -> None:
+    """Index each component group; the two rare ones only where they are."""
+    Index(f"ix_{table.name}_{column}_alphabetic", table.c[f"{column}_alphabetic"])
+    for group in NAME_GROUPS[1:]:
+        name = f"{column}_{group}"
+        Index(f"ix_{table.name}_{name}", table.c[name], sqlite_where=text(f"{name} IS NOT NULL"))
+
+
+# `scope` is the Study Instance UID when the object has no Patient ID, else "": strangers without an ID are
+# not merged into one patient.
+patient = Table(
+    "patient",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    *_attributes(Level.PATIENT),
+    _text("scope"),
+    _count("n_studies"),
+    _count("n_series"),
+    _count("n_instances"),
+    UniqueConstraint("patient_id", "issuer_of_patient_id", "scope", name="uq_patient_identity"),
+)
+_name_indexes(patient, "patient_name")
+Index("ix_patient_birth_date", patient.c.patient_birth_date_key)
+
+# `modalities` and `sop_classes` are the sorted distinct values of the study, joined by a backslash.
+study = Table(
+    "study",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("patient_fk", Integer, ForeignKey("patient.id"), nullable=False),
+    *_attributes(Level.STUDY),
+    _text("modalities"),
+    _text("sop_classes"),
+    _count("n_series"),
+    _count("n_instances"),
+    Column("stored_at", REAL, nullable=False, server_default="0"),
+    UniqueConstraint("study_instance_uid", name="uq_study_instance_uid"),
+)
+Index("ix_study_patient", study.c.patient_fk)
+Index("ix_study_date", study.c.study_date_key, study.c.study_time_key)
+Index("ix_study_time", study.c.study_time_key)
+Index("ix_study_accession_number", study.c.accession_number)
+Index("ix_study_id", study.c.study_id)
+_name_indexes(study, "referring_physician_name")
+
+# A Series Instance UID met again under another study is a series of its own there: both stay reachable.
+series = Table(
+    "series",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_fk", Integer, ForeignKey("study.id"), nullable=False),
+    *_attributes(Level.SERIES),
+    _count("n_instances"),
+    Column("stored_at", REAL, nullable=False, server_default="0"),
+    UniqueConstraint("study_fk", "series_instance_uid", name="uq_series_in_study"),
+)
+Index("ix_series_instance_uid", series.c.series_instance_uid)
+Index("ix_series_modality", series.c.modality)
+Index("ix_series_number", series.c.series_number)
+Index("ix_series_pps_start_date", series.c.performed_procedure_step_start_date_key)
+
+# `path` is relative to the data root; `token` names the file in incoming/ until its rename is done.
+# There is no index on Instance Number alone: it is asked within a series, and an index costs every instance.
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("series_fk", Integer, ForeignKey("series.id"), nullable=False),
+    *_attributes(Level.IMAGE),
+    _text("transfer_syntax"),
+    _text("path"),
+    Column("size", Integer, nullable=False, server_default="0"),
+    Column("digest", LargeBinary),
+    _text("source_ae"),
+    Column("stored_at", REAL, nullable=False, server_default="0"),
+    Column("state", Text, nullable=False, server_default="current"),
+    _text("token"),
+    UniqueConstraint("sop_instance_uid", name="uq_sop_instance_uid"),
+)
+Index("ix_instance_series", instance.c.series_fk, instance.c.instance_number)
+Index("ix_instance_token", instance.c.token, sqlite_where=text("token <> ''"))
+
+# The data set without bulk data (dicom.header), zlib. `encoding`: 0 explicit VR little endian, 1 implicit VR
+# little endian, 2 explicit VR big endian. Apart from `instance`, so that scans of that table stay short.
+header = Table(
+    "header",
+    metadata,
+    Column("instance_id", Integer, ForeignKey("instance.id"), primary_key=True),
+    Column("encoding", Integer, nullable=False),
+    Column("kept", LargeBinary, nullable=False),
+)
+
+# Objects that came with a SOP Instance UID already taken by different content, or that were replaced.
+conflict = Table(
+    "conflict",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("sop_instance_uid"),
+    _text("sop_class_uid"),
+    _text("study_instance_uid"),
+    _text("series_instance_uid"),
+    _text("transfer_syntax"),
+    _text("path"),
+    Column("size", Integer, nullable=False, server_default="0"),
+    Column("digest", LargeBinary),
+    _text("source_ae"),
+    Column("stored_at", REAL, nullable=False, server_default="0"),
+    _text("reason"),
+    _text("token"),
+)
+Index("ix_conflict_sop_instance_uid", conflict.c.sop_instance_uid)
+Index("ix_conflict_token", conflict.c.token, sqlite_where=text("token <> ''"))
+
+TABLE_OF = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}
+
+
+def revision_of(path: Path) -> str | None:
+    """The revision of an index file; None when it holds no tables yet."""
+    connection = sqlite3.connect(path, timeout=_SQLITE_BUSY_TIMEOUT)
+    try:
+        tables = {
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+        if "alembic_version" not in tables:
+            return None
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return row[0] if row else None
+    finally:
+        connection.close()
+
+
+def migrate(path: Path) -> None:
+    """Create the index at `path`, or bring it to REVISION; blocks, so it runs before the loop serves.
+
+    Raises ArchiveError when the file is no index or was written by a newer pacsnode.
+    """
+    try:
+        if revision_of(path) == REVISION:
+            return  # the usual start: Alembic, 0.3 s to import, is not needed
+        from pacsnode.archive.migrations import upgrade
+
+        upgrade(path)
+    except sqlite3.Error as error:
+        raise ArchiveError(f"{path.name}: {error}") from error
