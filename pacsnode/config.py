@@ -1,0 +1,429 @@
+"""The settings: one pydantic model per section of the TOML file. Imports `dicom` and `errors` only.
+
+Four layers, the later one wins, key by key: the defaults below, the file, the environment, the flags of
+`pacsnode serve`. `load` lays them over each other itself, so that an error can say where the value came from.
+The models are the one table of settings: conf/pacsnode.toml, docs/configuration.md and the names of the
+environment variables are made from them or tested against them (tests/test_docs.py).
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from pacsnode.dicom.uid import UID, AETitle, ae_title, is_uid
+from pacsnode.errors import ConfigurationError
+
+PREFIX: Final = "PACSNODE_"
+Key = tuple[str, str]  # section, name within it; for a peer ("peers", its AE title)
+Values = dict[Key, object]
+
+# The variables that mirror a flag of `pacsnode serve`. Every other setting is PACSNODE_<SECTION>__<KEY>.
+SHORT_NAMES: Final[Mapping[str, Key]] = {
+    "PACSNODE_AE_TITLE": ("node", "ae_title"),
+    "PACSNODE_STORAGE": ("node", "storage"),
+    "PACSNODE_DIMSE_HOST": ("dimse", "host"),
+    "PACSNODE_DIMSE_PORT": ("dimse", "port"),
+    "PACSNODE_WEB_HOST": ("web", "host"),
+    "PACSNODE_WEB_PORT": ("web", "port"),
+    "PACSNODE_LOG_LEVEL": ("log", "level"),
+}
+PEERS_VARIABLE: Final = "PACSNODE_PEERS"  # AET@HOST:PORT, several separated by commas
+
+# What SIGHUP takes over; everything else waits for a restart.
+RELOADABLE: Final = frozenset({"peers", "log.level"})
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a value may be, in words: the end of every complaint and a column of the documentation."""
+
+    text: str
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would take true for 1
+        raise ValueError("a number is wanted")
+    return value
+
+
+def _split(value: object) -> object:
+    """An environment variable holds a list as text with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _uid(text: str) -> UID:
+    if not is_uid(text):
+        raise ValueError("not a UID")
+    return UID(text)
+
+
+def _pdu_length(value: int) -> int:
+    if 0 < value < MIN_PDU_LENGTH:
+        raise ValueError("too short")
+    return value
+
+
+MIN_PDU_LENGTH: Final = 64  # bytes; shorter ones hold little more than the PDV's own header (PS3.8 9.3.5.1)
+Title = Annotated[
+    AETitle,
+    AfterValidator(ae_title),
+    Allowed("an AE title: 1 to 16 characters, no backslash, not only spaces"),
+]
+Port = Annotated[
+    int, BeforeValidator(_no_bool), Field(ge=0, le=65535), Allowed("0 to 65535 (0: any free port)")
+]
+Host = Annotated[str, Field(min_length=1), Allowed("a host name or an IP address")]
+Seconds = Annotated[
+    float, BeforeValidator(_no_bool), Field(ge=0, le=86400), Allowed("seconds, 0 to 86400 (0: no limit)")
+]
+Threads = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=64), Allowed("1 to 64")]
+Size = Annotated[
+    ByteSize, BeforeValidator(_no_bool), Field(ge=0), Allowed('bytes, or a size such as "512 MiB" or "1 GB"')
+]
+Switch = Annotated[bool, Allowed("true or false")]
+PduLength = Annotated[
+    int,
+    BeforeValidator(_no_bool),
+    Field(ge=0, le=2**32 - 1),
+    AfterValidator(_pdu_length),
+    Allowed(f"bytes, {MIN_PDU_LENGTH} to {2**32 - 1}, or 0 (no limit)"),
+]
+Titles = Annotated[tuple[Title, ...], BeforeValidator(_split), Allowed("a list of AE titles")]
+Uids = Annotated[
+    tuple[Annotated[UID, AfterValidator(_uid)], ...], BeforeValidator(_split), Allowed("a list of UIDs")
+]
+PeerPort = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535), Allowed("1 to 65535")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Peer(Section):
+    """A remote Application Entity: its title and its presentation address."""
+
+    ae_title: Title
+    host: Host
+    port: PeerPort
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `AET@HOST:PORT`; an IPv6 address stands in brackets. Raises ConfigurationError."""
+        title, at, address = text.rpartition("@")
+        try:
+            if not at:
+                raise ValueError
+            return cls.model_validate({"ae_title": title, **_address(address)})
+        except ValueError:  # pydantic's ValidationError is one
+            raise ConfigurationError(
+                f"{text!r} is no peer: AET@HOST:PORT is wanted, for example CT1@192.0.2.7:104"
+            ) from None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.ae_title}@{host}:{self.port}"
+
+
+def _address(text: str) -> dict[str, object]:
+    """Split `HOST:PORT`. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not (colon and host and port.isascii() and port.isdigit()) or (":" in host and not bracketed):
+        raise ValueError('HOST:PORT is wanted, for example "192.0.2.7:104"')
+    return {"host": host[1:-1] if bracketed else host, "port": int(port)}
+
+
+def _titled(peers: object) -> object:
+    """Give every entry of [peers] the AE title that is its key."""
+    if not isinstance(peers, Mapping):
+        return peers
+    return {title: _peer_values(title, entry) for title, entry in peers.items()}
+
+
+def _peer_values(title: object, entry: object) -> object:
+    try:
+        if isinstance(entry, str):
+            return {"ae_title": title, **_address(entry)}
+    except ValueError as error:
+        raise ValueError(f"peers.{title} = {entry!r}: {error}") from None
+    if isinstance(entry, Mapping):
+        if "ae_title" in entry:
+            raise ValueError(f"peers.{title}.ae_title: the name of the table is the AE title")
+        return {"ae_title": title, **entry}
+    return entry
+
+
+class Node(Section):
+    ae_title: Title = AETitle("PACSNODE")
+    """The AE title the node is called by and calls others with."""
+    storage: Annotated[Path, Allowed("a folder")] = Path("storage")
+    """The data root: objects, index and unfinished work. Relative to the working directory."""
+
+
+class Dimse(Section):
+    host: Host = "0.0.0.0"
+    """Address the DICOM listener binds to."""
+    port: Port = 11112
+    """TCP port of the DICOM listener. 104 is DICOM's own; it needs CAP_NET_BIND_SERVICE."""
+    max_pdu_length: PduLength = 262_144
+    """Longest P-DATA-TF body peers are told they may send, in bytes."""
+    max_associations: Annotated[
+        int, BeforeValidator(_no_bool), Field(ge=1, le=10_000), Allowed("1 to 10000")
+    ] = 64
+    """Associations at one time; one more is rejected as transient, local limit exceeded."""
+    async_window: Annotated[
+        int, BeforeValidator(_no_bool), Field(ge=0, le=65535), Allowed("0 (no limit) to 65535")
+    ] = 16
+    """Operations one association may have outstanding, if it negotiates the window; 1 otherwise."""
+    artim_timeout: Seconds = 30.0
+    """Seconds to wait for an A-ASSOCIATE-RQ on a new connection, and for its close after the end."""
+    associate_timeout: Seconds = 30.0
+    """Seconds until a peer that the node calls must have accepted the association."""
+    dimse_timeout: Seconds = 60.0
+    """Seconds to wait for the next part of a message, or for a response."""
+    idle_timeout: Seconds = 600.0
+    """Seconds without any message after which an association is aborted."""
+    drain_timeout: Annotated[
+        float, BeforeValidator(_no_bool), Field(ge=0, le=3600), Allowed("seconds, 0 to 3600")
+    ] = 20.0
+    """Seconds that running operations get to finish at SIGTERM before their association is aborted."""
+    require_called_ae_title: Switch = False
+    """Reject associations that call the node by another AE title."""
+    allowed_calling_ae_titles: Titles = ()
+    """AE titles that may open an association. Empty: any."""
+    accept_unknown_sop_classes: Switch = False
+    """Accept any unknown SOP class as a Storage SOP class."""
+    extra_sop_classes: Uids = ()
+    """Private SOP classes to accept for storage besides the standard ones."""
+    preferred_transfer_syntaxes: Uids = ()
+    """Transfer syntaxes to choose first, the best first. Empty: the requestor's own order."""
+
+
+class Web(Section):
+    host: Host = "127.0.0.1"
+    """Address the HTTP listener binds to."""
+    port: Port = 8042
+    """TCP port of the HTTP listener."""
+
+
+class Storage(Section):
+    sync: Annotated[Literal["full", "file", "none"], Allowed('"full", "file" or "none"')] = "full"
+    """What is forced to the disk before Success is answered: file and index, the file, nothing."""
+    duplicates: Annotated[Literal["keep", "replace", "refuse"], Allowed('"keep", "replace" or "refuse"')] = (
+        "keep"
+    )
+    """Another object under a known SOP Instance UID: kept aside, takes the place, refused (0111H)."""
+    reserve: Size = ByteSize(2**30)
+    """Free space below which no object is taken any more (A700H)."""
+    workers: Threads = 4
+    """Threads that write and sync object files."""
+    readers: Threads = 4
+    """Connections that read the index."""
+
+
+class Query(Section):
+    lenient_hierarchy: Switch = False
+    """Answer queries that lack the unique keys of the levels above their own (PS3.4 C.4.1.2.1)."""
+    match_unknown: Switch = True
+    """An attribute that is empty in the archive matches every key, as PS3.4 C.2.2.1.2 has it."""
+
+
+class Log(Section):
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+        Allowed('"debug", "info", "warning" or "error"'),
+    ] = "info"
+    """Least important event that is written. Patient names and IDs appear at debug only."""
+    format: Annotated[Literal["auto", "console", "json"], Allowed('"auto", "console" or "json"')] = "auto"
+    """Lines for people or JSON lines; auto: for people when standard error is a terminal."""
+
+
+class Settings(BaseModel):
+    """All that can be set, frozen. Sections are the tables of the TOML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: Node = Node()
+    dimse: Dimse = Dimse()
+    web: Web = Web()
+    storage: Storage = Storage()
+    query: Query = Query()
+    log: Log = Log()
+    peers: Annotated[
+        Mapping[Title, Peer],
+        BeforeValidator(_titled),
+        Allowed('tables or AET = "HOST:PORT", the AE title being the key'),
+    ] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table of settings, for the documentation and the template of the file."""
+
+    section: str
+    key: str
+    default: object
+    allowed: str
+    meaning: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
+
+    @property
+    def variable(self) -> str:
+        """The shortest environment variable that sets it."""
+        for short, key in SHORT_NAMES.items():
+            if key == (self.section, self.key):
+                return short
+        return f"{PREFIX}{self.section}__{self.key}".upper()
+
+
+def settings_table() -> Iterator[Setting]:
+    """Every setting but the peers, in the order of the file."""
+    for section, model in _sections().items():
+        for key, row in model.model_fields.items():
+            yield Setting(section, key, row.get_default(), _allowed(row), row.description or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The names of the settings in which two Settings differ."""
+
+    reloadable: tuple[str, ...]
+    need_restart: tuple[str, ...]
+
+
+def changes(old: Settings, new: Settings) -> Changes:
+    """Tell what a reload (SIGHUP) can take over and what has to wait for a restart."""
+    names = [row.name for row in settings_table() if _value(old, row) != _value(new, row)]
+    if old.peers != new.peers:
+        names.append("peers")
+    return Changes(
+        reloadable=tuple(name for name in names if name in RELOADABLE),
+        need_restart=tuple(name for name in names if name not in RELOADABLE),
+    )
+
+
+def load(
+    path: Path | None = None, overrides: Values | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Lay flags over environment over file over defaults.
+
+    Raises ConfigurationError, one line per wrong value: its full name, where it stands and what is allowed.
+    """
+    flags = {key: _Found(value, "on the command line") for key, value in (overrides or {}).items()}
+    found = {**_read_file(path), **_read_environment(environ), **flags}
+    document: dict[str, dict[str, object]] = {}
+    for (section, key), item in found.items():
+        document.setdefault(section, {})[key] = item.value
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        # a peer's bad title is reported at its key and at its value
+        rows = [row for row in error.errors() if "[key]" not in row["loc"]]
+        raise ConfigurationError("\n".join(_complaint(row, found) for row in rows)) from None
+
+
+def peer_values(texts: Iterable[str]) -> Values:
+    """Read peers given as `AET@HOST:PORT`, as flags and environment have them."""
+    peers = [Peer.parse(text) for text in texts]
+    return {("peers", peer.ae_title): peer for peer in peers}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    value: object
+    where: str
+
+
+def _read_file(path: Path | None) -> dict[Key, _Found]:
+    if path is None:
+        return {}
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    where = f"in {path}"
+    for section, table in document.items():
+        if section not in Settings.model_fields:
+            raise ConfigurationError(f"{section} {where} is no section; {_nearest(section, Settings)}")
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{section} {where} has to be a table: [{section}]")
+    return {(s, k): _Found(value, where) for s, table in document.items() for k, value in table.items()}
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[Key, _Found]:
+    """Take the variables that name a setting. An empty one counts as not set."""
+    found: dict[Key, _Found] = {}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(PREFIX) or not text:
+            continue
+        section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
+        where = f"in the variable {name}"
+        if name == PEERS_VARIABLE:
+            peers = peer_values(part for part in text.split(",") if part.strip())
+            found.update({key: _Found(peer, where) for key, peer in peers.items()})
+        elif name in SHORT_NAMES:
+            found[SHORT_NAMES[name]] = _Found(text, where)
+        elif separator and section in _sections():
+            found[section, key] = _Found(text, where)
+        elif separator:  # without one it is somebody else's, PACSNODE_EXE for instance
+            raise ConfigurationError(f"{name} names no section; {_nearest(section, Settings)}")
+    return found
+
+
+def _complaint(error: ErrorDetails, found: Mapping[Key, _Found]) -> str:
+    """Say in one line which value is wrong, where it stands and what is allowed."""
+    section, *rest = (str(part) for part in error["loc"])
+    if not rest:  # of _peer_values, which names the entry itself
+        return error["msg"].removeprefix("Value error, ")
+    item = found.get((section, rest[0]))
+    where = f" {item.where}" if item else ""
+    of_peer = section == "peers" and len(rest) > 1
+    model, key = (Peer, rest[1]) if of_peer else (_sections().get(section, Settings), rest[0])
+    name = ".".join([section, *rest])
+    if error["type"] == "missing":
+        return f"{name}{where} is missing"
+    value = f"{name} = {json.dumps(error['input'], default=str, ensure_ascii=False)}{where}"
+    if error["type"] == "extra_forbidden":
+        return f"{value} is no setting; {_nearest(key, model)}"
+    return f"{value}; allowed: {_allowed(model.model_fields.get(key, Settings.model_fields[section]))}"
+
+
+def _nearest(name: str, model: type[BaseModel]) -> str:
+    near = difflib.get_close_matches(name, model.model_fields, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(model.model_fields)}"
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    fields = Settings.model_fields.items()
+    return {name: row.annotation for name, row in fields if isinstance(row.annotation, type)}
+
+
+def _allowed(row: FieldInfo) -> str:
+    return next((note.text for note in row.metadata if isinstance(note, Allowed)), "")
+
+
+def _value(settings: Settings, row: Setting) -> object:
+    return getattr(getattr(settings, row.section), row.key)

@@ -1,0 +1,121 @@
+"""What the lines look like, and what may never stand in them."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from pacsnode import log
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def logging_left_as_found() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    library_levels = {name: logging.getLogger(name).level for name in log.VALUE_QUOTING_LOGGERS}
+    yield
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    for name, value in library_levels.items():
+        logging.getLogger(name).setLevel(value)
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_line_has_time_level_event_first_and_numbers_as_numbers(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream)
+    log.get_logger().info("instance.stored", bytes=9000, ms=1.5)
+    (line,) = lines(stream)
+    assert list(line) == ["timestamp", "level", "event", "bytes", "ms"]
+    assert (line["level"], line["event"], line["bytes"], line["ms"]) == ("info", "instance.stored", 9000, 1.5)
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_what_is_bound_to_the_association_stands_in_every_line(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream)
+    with structlog.contextvars.bound_contextvars(association=7, calling_ae="CT1"):
+        log.get_logger().info("association.accepted")
+    log.get_logger().info("node.stopped")
+    inside, outside = lines(stream)
+    assert (inside["association"], inside["calling_ae"]) == (7, "CT1")
+    assert "association" not in outside
+
+
+def test_auto_is_for_people_on_a_terminal_and_json_elsewhere(stream: io.StringIO) -> None:
+    terminal = Terminal()
+    log.configure("info", "auto", terminal)
+    log.get_logger().info("node.started", port=11112)
+    assert "\x1b[" in terminal.getvalue()
+    log.configure("info", "auto", stream)
+    log.get_logger().info("node.started", port=11112)
+    assert lines(stream)[0]["port"] == 11112
+
+
+def test_console_without_a_terminal_has_no_colour(stream: io.StringIO) -> None:
+    log.configure("info", "console", stream)
+    log.get_logger().info("node.started", port=11112)
+    assert "node.started" in stream.getvalue()
+    assert "port=11112" in stream.getvalue()
+    assert "\x1b[" not in stream.getvalue()
+
+
+def test_level_changes_at_run_time_for_loggers_that_exist(stream: io.StringIO) -> None:
+    log.configure("warning", "json", stream)
+    logger = log.get_logger()
+    logger.info("one")
+    log.set_level("debug")
+    logger.debug("two")
+    log.set_level("error")
+    logger.warning("three")
+    assert [line["event"] for line in lines(stream)] == ["two"]
+
+
+def test_lines_of_other_libraries_take_the_same_way(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream)
+    logging.getLogger("uvicorn.error").warning("socket %s closed", 3)
+    logging.getLogger("uvicorn.error").info("chatter")
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == ("socket 3 closed", "warning", "uvicorn.error")
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_a_library_that_quotes_values_is_silent_above_debug(stream: io.StringIO, level: str) -> None:
+    log.configure(level, "json", stream)
+    logging.getLogger("pydicom").error("Invalid value for VR PN: 'DOE^JANE'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("Invalid value for VR LO: 'DOE^JANE'", stacklevel=1)
+    assert stream.getvalue() == ""
+    log.set_level("debug")
+    logging.getLogger("pydicom").warning("Invalid value for VR PN: 'DOE^JANE'")
+    assert "DOE^JANE" in stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_traceback_shows_no_local_variables(stream: io.StringIO, format: str) -> None:
+    log.configure("info", format, stream)
+    patient_name = "DOE" + "^JANE"
+    try:
+        raise ValueError(len(patient_name))
+    except ValueError:
+        log.get_logger().exception("operation.failed")
+    assert "ValueError: 8" in stream.getvalue()
+    assert "DOE^JANE" not in stream.getvalue()
