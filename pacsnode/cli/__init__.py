@@ -1,1 +1,65 @@
+"""The command line: one file per group of commands; argv becomes Settings or calls, results are printed.
 
+Everything heavy is imported inside the commands, so that `pacsnode --help` and a typing error answer at once.
+Exit status: 0 done, 1 it failed, 2 the command line is wrong, 130 interrupted.
+"""
+
+import os
+import sys
+
+import typer
+from typer import TyperException
+
+from pacsnode.cli import config, echo, find, index, serve, store, version
+from pacsnode.errors import PacsnodeError
+
+
+def main() -> int:
+    """Run the command in argv. An error is one clear line on standard error."""
+    try:
+        result = application()(standalone_mode=False)
+    except TyperException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except PacsnodeError as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        if os.environ.get("PACSNODE_TRACEBACK"):
+            raise
+        name = type(error).__name__
+        return _fail(f"internal error, {name}: {error} (PACSNODE_TRACEBACK=1 shows where)", 1)
+    return result if isinstance(result, int) else 0
+
+
+def application() -> typer.Typer:
+    """All commands, in the order of the help."""
+    app = typer.Typer(
+        name="pacsnode",
+        help="An asynchronous DICOM node that stores, indexes and answers, and tools to talk to others.",
+        epilog="PEER is AET@HOST:PORT, for example PACSNODE@localhost:11112.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    here, peers = "This node", "Other nodes"
+    app.command(rich_help_panel=here)(serve.serve)
+    app.add_typer(config.group(), name="config", rich_help_panel=here)
+    app.add_typer(index.group(), name="index", rich_help_panel=here)
+    app.command(rich_help_panel=here)(version.version)
+    for command in (echo.echo, store.store, find.find):
+        app.command(rich_help_panel=peers)(command)
+    return app
+
+
+def _fail(message: str, status: int) -> int:
+    for line in message.splitlines():
+        print(f"pacsnode: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,97 @@
+"""`pacsnode config check|show`: the settings as the node would see them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pacsnode.cli.options import ConfigFile
+
+if TYPE_CHECKING:
+    from pacsnode.config import Setting, Settings
+
+_HEADING = """\
+# pacsnode's settings. `pacsnode config check --config FILE` tells what is wrong with a file.
+# Flags of `pacsnode serve` beat environment variables, which beat this file, which beats the defaults.
+# SIGHUP (systemctl reload pacsnode) takes over the peers and log.level; all else waits for a restart.
+"""
+_PEERS = """\
+# The Application Entities this node may call, by AE title. With PACSNODE_PEERS or --peer: AET@HOST:PORT.
+[peers]
+"""
+_PEER_EXAMPLES = """\
+# CT1 = "192.0.2.7:104"
+# "MR 1" = "[2001:db8::7]:11112"
+"""
+
+
+def group() -> typer.Typer:
+    """The `config` group."""
+    app = typer.Typer(help="Check or show the settings.", no_args_is_help=True)
+    app.command()(check)
+    app.command()(show)
+    return app
+
+
+def check(config: ConfigFile = None) -> None:
+    """Tell whether the node would start with these settings; every wrong one gets a line."""
+    from pacsnode.config import load
+
+    load(config)
+    print(f"{config or 'the environment'}: valid")
+
+
+def show(
+    config: ConfigFile = None,
+    defaults: Annotated[bool, typer.Option("--defaults", help="Ignore file and environment.")] = False,
+) -> None:
+    """Print the settings in force, as a file that would set them."""
+    from pacsnode.config import Settings, load
+
+    print(as_toml(Settings() if defaults else load(config)), end="")
+
+
+def as_toml(settings: "Settings") -> str:
+    """A settings file with every key, what it means and what is allowed."""
+    return "\n".join([_HEADING, *_sections(settings), _peers(settings)])
+
+
+def _sections(settings: "Settings") -> Iterator[str]:
+    from itertools import groupby
+
+    from pacsnode.config import settings_table
+
+    for section, rows in groupby(settings_table(), key=lambda row: row.section):
+        values = getattr(settings, section)
+        yield "\n".join([f"[{section}]", *(_row(row, getattr(values, row.key)) for row in rows)]) + "\n"
+
+
+def _row(row: "Setting", value: object) -> str:
+    return f"# {row.meaning}\n# Allowed: {row.allowed}\n{row.key} = {toml_value(value)}"
+
+
+def _peers(settings: "Settings") -> str:
+    peers = settings.peers.values()
+    rows = "".join(f"{json.dumps(p.ae_title)} = {json.dumps(str(p).rpartition('@')[2])}\n" for p in peers)
+    return _PEERS + (rows or _PEER_EXAMPLES)
+
+
+def toml_value(value: object) -> str:
+    """A value as TOML writes it; sizes that are whole GiB or MiB for people."""
+    from pydantic import ByteSize
+
+    if isinstance(value, ByteSize):
+        return _size(value)
+    if isinstance(value, bool | int | float):
+        return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return f"[{', '.join(toml_value(item) for item in value)}]"
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _size(value: int) -> str:
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
+        if value and value % factor == 0:
+            return f'"{value // factor} {unit}"'
+    return str(int(value))

@@ -1,0 +1,157 @@
+"""`pacsnode find`: asks a peer and prints a table, or DICOM JSON (PS3.18 F)."""
+
+import json
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
+
+import typer
+
+from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, run_as_scu, timeouts_of
+from pacsnode.errors import PacsnodeError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from pacsnode.cli.querying import Model
+    from pacsnode.config import Peer
+    from pacsnode.net.association import Timeouts
+
+
+class FindFailed(PacsnodeError):
+    """The final response has a status that is neither Success nor our own Cancel."""
+
+
+def find(
+    peer: PeerText,
+    level: Annotated[str, typer.Option(metavar="LEVEL", help="PATIENT, STUDY, SERIES or IMAGE.")] = "STUDY",
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            "-k",
+            metavar="KEY[=VALUE]",
+            help="A matching key, or without a value one to return: PatientName='DOE*', 0008,0020=20240101-.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="patient, study or patient-study root.")
+    ] = "study",
+    as_json: Annotated[bool, typer.Option("--json", help="Print DICOM JSON instead of a table.")] = False,
+    limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Cancel after so many matches; 0: never.")
+    ] = 0,
+    ae_title: CallingTitle = "PACSNODE",
+    timeout: Timeout = 60.0,
+    verbose: Verbose = False,
+) -> None:
+    """Ask a peer what it has (C-FIND)."""
+    from pacsnode.cli.querying import Model, columns, identifier
+    from pacsnode.config import Peer
+    from pacsnode.dicom.information_model import Level
+
+    wanted = _one_of(Level, level.upper(), "--level")
+    if wanted is Level.PATIENT and model == "study":
+        model = "patient"  # the study root has no patient level
+    root = _one_of(Model, model, "--model")
+    request = identifier(wanted, key or ())
+    output: _Output = _JsonOutput() if as_json else _TableOutput(columns(wanted, request))
+    run_as_scu(_find(Peer.parse(peer), ae_title, root, request, output, limit, timeouts_of(timeout)), verbose)
+
+
+async def _find(
+    peer: "Peer",
+    ae_title: str,
+    model: "Model",
+    request: "Dataset",
+    output: "_Output",
+    limit: int,
+    timeouts: "Timeouts",
+) -> None:
+    from contextlib import aclosing
+
+    from pacsnode.cli.querying import SOP_CLASS_OF
+    from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
+    from pacsnode.net.requestor import connect
+    from pacsnode.ul.negotiation import ProposedContext
+
+    sop_class = SOP_CLASS_OF[model]
+    contexts = [ProposedContext(1, sop_class, (EXPLICIT_VR_LE, IMPLICIT_VR_LE))]
+    count = 0
+    with output:
+        async with (
+            connect(peer, ae_title, contexts, timeouts=timeouts) as association,
+            aclosing(association.c_find(sop_class, request)) as replies,
+        ):
+            async for reply in replies:
+                if reply.identifier is not None:
+                    output.add(reply.identifier)
+                    count += 1
+                    if count == limit:
+                        break
+                elif reply.status:
+                    raise FindFailed(f"{peer} answered {reply.status:04X}H {reply.comment}".rstrip())
+
+
+Choice = TypeVar("Choice", bound=Enum)
+
+
+def _one_of(choices: type[Choice], text: str, option: str) -> Choice:
+    for choice in choices:
+        if choice.value == text:
+            return choice
+    allowed = ", ".join(str(choice.value) for choice in choices)
+    raise typer.BadParameter(f"{text!r} is none of {allowed}", param_hint=option)
+
+
+class _Output(Protocol):
+    def __enter__(self) -> "_Output": ...
+    def __exit__(self, *_: object) -> None: ...
+    def add(self, match: "Dataset") -> None: ...
+
+
+class _JsonOutput:
+    """An array, written match by match."""
+
+    def __init__(self) -> None:
+        self._opening = "["
+
+    def __enter__(self) -> "_JsonOutput":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        print("[]" if self._opening == "[" else "\n]")
+
+    def add(self, match: "Dataset") -> None:
+        print(self._opening, json.dumps(match.to_json_dict(), ensure_ascii=False), sep="\n", end="")
+        self._opening = ","
+
+
+class _TableOutput:
+    """A table; its widths are known at the end only."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+        self._rows: list[list[str]] = []
+
+    def __enter__(self) -> "_TableOutput":
+        return self
+
+    def add(self, match: "Dataset") -> None:
+        from pacsnode.cli.querying import shown
+
+        self._rows.append([shown(match, name) for name in self._names])
+
+    def __exit__(self, *_: object) -> None:
+        from rich.box import SIMPLE
+        from rich.console import Console
+        from rich.table import Table
+
+        console = Console()
+        table = Table(*self._names, box=SIMPLE)
+        for row in self._rows:
+            table.add_row(*(text.replace("[", r"\[") for text in row))
+        if not console.is_terminal:  # a file or a pipe has no width
+            console = Console(width=1000)
+        if self._rows:
+            console.print(table)
+        console.print(f"{len(self._rows)} match{'' if len(self._rows) == 1 else 'es'}")

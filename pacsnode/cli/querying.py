@@ -1,0 +1,148 @@
+"""Query SCU (PS3.4 C.4.1): an identifier from keys as people type them, matches as text. No I/O."""
+
+import re
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+
+from pacsnode.dicom.information_model import Level
+from pacsnode.dicom.sop_class import PATIENT_ROOT_FIND, PATIENT_STUDY_ONLY_FIND, STUDY_ROOT_FIND
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import InvalidIdentifier
+
+
+class Model(StrEnum):
+    """Query/Retrieve information models."""
+
+    PATIENT = "patient"
+    STUDY = "study"
+    PATIENT_STUDY = "patient-study"
+
+
+SOP_CLASS_OF: Final[Mapping[Model, UID]] = {
+    Model.PATIENT: PATIENT_ROOT_FIND,
+    Model.STUDY: STUDY_ROOT_FIND,
+    Model.PATIENT_STUDY: PATIENT_STUDY_ONLY_FIND,
+}
+
+# Asked for at each level unless the user asks for it, so that the table tells something.
+RETURN_KEYS: Final[Mapping[Level, tuple[str, ...]]] = {
+    Level.PATIENT: (
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "NumberOfPatientRelatedStudies",
+    ),
+    Level.STUDY: (
+        "PatientName",
+        "PatientID",
+        "StudyDate",
+        "ModalitiesInStudy",
+        "AccessionNumber",
+        "StudyDescription",
+        "NumberOfStudyRelatedInstances",
+        "StudyInstanceUID",
+    ),
+    Level.SERIES: (
+        "Modality",
+        "SeriesNumber",
+        "SeriesDescription",
+        "NumberOfSeriesRelatedInstances",
+        "SeriesInstanceUID",
+    ),
+    Level.IMAGE: ("InstanceNumber", "SOPClassUID", "SOPInstanceUID"),
+}
+
+_TAG = re.compile(r"\(?([0-9a-fA-F]{4}),?([0-9a-fA-F]{4})\)?")
+
+
+def identifier(level: Level, keys: Iterable[str]) -> Dataset:
+    """Build the identifier of a C-FIND-RQ from `KEY[=VALUE]` texts.
+
+    KEY is a keyword or a tag, `Sequence.Key` inside a sequence. Raises InvalidIdentifier.
+    """
+    data_set = Dataset()
+    data_set.QueryRetrieveLevel = level.value
+    for text in keys:
+        key, _, value = text.partition("=")
+        _set(data_set, key.strip().split("."), value)
+        if not text.isascii():
+            data_set.SpecificCharacterSet = "ISO_IR 192"
+    for keyword in RETURN_KEYS[level]:
+        if keyword not in data_set:
+            setattr(data_set, keyword, "")
+    return data_set
+
+
+def columns(level: Level, request: Dataset) -> list[str]:
+    """The attributes of the request in the order they are shown: the level's own first."""
+    asked = [element.keyword or str(element.tag) for element in request]
+    hidden = {"QueryRetrieveLevel", "SpecificCharacterSet", *RETURN_KEYS[level]}
+    return [*RETURN_KEYS[level], *(name for name in asked if name not in hidden)]
+
+
+def shown(match: Dataset, column: str) -> str:
+    """A value as text for a table; a sequence by its number of items."""
+    tag = tag_for_keyword(column) or _tag_of(column)
+    element = match.get(tag) if tag is not None else None
+    if element is None or element.value is None:
+        return ""
+    if isinstance(element.value, Sequence):
+        return f"{len(element.value)} items"
+    if isinstance(element.value, MultiValue):
+        return "\\".join(str(part) for part in element.value)
+    return str(element.value)
+
+
+def _set(data_set: Dataset, path: list[str], value: str) -> None:
+    """Put a key into a data set, making the sequences on its way."""
+    *outer, last = path
+    for name in outer:
+        tag = _known_tag(name)
+        if dictionary_VR(tag) != "SQ":
+            raise InvalidIdentifier(f"{name} is no sequence")
+        if tag not in data_set:
+            data_set.add_new(tag, "SQ", [Dataset()])
+        data_set = data_set[tag].value[0]
+    tag = _known_tag(last)
+    vr = dictionary_VR(tag)
+    if vr == "SQ":
+        if value:
+            raise InvalidIdentifier(f"{last} is a sequence: give the key inside it as {last}.KEY=VALUE")
+        data_set.add_new(tag, vr, [])
+        return
+    data_set.add_new(tag, vr.partition(" ")[0], _typed(last, vr, value))
+
+
+def _typed(name: str, vr: str, value: str) -> str | int | float | list[str] | list[int] | list[float]:
+    r"""Binary numbers as numbers; everything else stays text, split at `\` where PS3.5 6.4 allows values."""
+    parts = value.split("\\") if value else []
+    kind = (
+        int if vr.startswith(("US", "SS", "UL", "SL", "UV", "SV")) else float if vr in ("FL", "FD") else None
+    )
+    if kind is None:
+        return parts if len(parts) > 1 and vr not in ("LT", "ST", "UT", "UR") else value
+    try:
+        return [kind(part) for part in parts]
+    except ValueError:
+        raise InvalidIdentifier(f"{name} wants numbers, not {value!r}") from None
+
+
+def _known_tag(name: str) -> int:
+    tag = tag_for_keyword(name) or _tag_of(name)
+    if tag is None or not keyword_for_tag(tag):
+        raise InvalidIdentifier(
+            f"{name!r} is no attribute: a keyword such as PatientName, or a tag as 0010,0010"
+        )
+    return tag
+
+
+def _tag_of(name: str) -> int | None:
+    found = _TAG.fullmatch(name)
+    return int(found[1] + found[2], 16) if found else None

@@ -1,0 +1,252 @@
+"""Storage SCU (PS3.4 B): which files are objects, which associations they need, and sending them.
+
+Every object goes as it is stored: one presentation context for each pair of SOP class and transfer syntax
+found, nothing is transcoded. Knows nothing of the terminal.
+"""
+
+import asyncio
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pacsnode.config import Peer
+from pacsnode.dicom.part10 import MAX_META_LENGTH, read_file_meta
+from pacsnode.dicom.sop_class import name_of
+from pacsnode.dicom.uid import UID
+from pacsnode.dimse.status import SUCCESS, is_warning
+from pacsnode.errors import CannotUnderstand, RemoteError
+from pacsnode.net.association import Timeouts
+from pacsnode.net.requestor import RequestedAssociation, connect
+from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
+
+MAX_CONTEXTS: Final = 128  # per association; their IDs are the odd numbers to 255 (PS3.8 9.3.2.2)
+MEDIA_STORAGE_DIRECTORY: Final = UID("1.2.840.10008.1.3.10")  # a DICOMDIR: about files, itself no object
+FRUITLESS_ASSOCIATIONS: Final = 3  # in a row that stored nothing, then the peer is given up
+
+_HEAD: Final = 16 * 1024  # bytes; holds any ordinary File Meta Information
+_PIECE: Final = 256 * 1024  # bytes read from a file at once
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A file that can be sent. `size`: bytes of its data set."""
+
+    path: Path
+    sop_class: UID
+    sop_instance: UID
+    transfer_syntax: UID
+    data_offset: int
+    size: int
+
+    @property
+    def kind(self) -> tuple[UID, UID]:
+        """What needs a presentation context of its own."""
+        return self.sop_class, self.transfer_syntax
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What lies under the given paths."""
+
+    objects: tuple[StoredObject, ...]
+    skipped: tuple[Path, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(item.size for item in self.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Objects that one association can carry."""
+
+    contexts: tuple[ProposedContext, ...]
+    objects: tuple[StoredObject, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """How it went. Reasons are for people."""
+
+    sent: int = 0
+    bytes: int = 0
+    warnings: list[tuple[StoredObject, str]] = field(default_factory=list)
+    failures: list[tuple[StoredObject, str]] = field(default_factory=list)
+
+    def failures_by_reason(self) -> list[tuple[str, int]]:
+        return Counter(reason for _, reason in self.failures).most_common()
+
+
+def survey(paths: Iterable[Path]) -> Survey:
+    """Walk folders, in the order of names. Raises OSError for a path that cannot be read."""
+    objects: list[StoredObject] = []
+    skipped: list[Path] = []
+    for path in _files(paths):
+        found = _stored_object(path)
+        if found is None:
+            skipped.append(path)
+        else:
+            objects.append(found)
+    return Survey(tuple(objects), tuple(skipped))
+
+
+def plan(objects: Sequence[StoredObject]) -> list[Batch]:
+    """Propose a context for every kind of object; more than 128 kinds take further associations."""
+    kinds = sorted({item.kind for item in objects})
+    batches = []
+    for start in range(0, len(kinds), MAX_CONTEXTS):
+        chosen = kinds[start : start + MAX_CONTEXTS]
+        contexts = (
+            ProposedContext(2 * number + 1, sop_class, (transfer_syntax,))
+            for number, (sop_class, transfer_syntax) in enumerate(chosen)
+        )
+        wanted = frozenset(chosen)
+        batches.append(Batch(tuple(contexts), tuple(item for item in objects if item.kind in wanted)))
+    return batches
+
+
+class Sender:
+    """Sends batches to one peer over `parallel` associations, `window` operations outstanding on each."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        calling_ae: str,
+        timeouts: Timeouts,
+        *,
+        parallel: int = 1,
+        window: int = 1,
+        advance: Callable[[StoredObject], None] = lambda _: None,
+    ) -> None:
+        """`advance` is called for every object that is done, well or not."""
+        self.tally = Tally()
+        self._peer = peer
+        self._calling_ae = calling_ae
+        self._timeouts = timeouts
+        self._parallel = parallel
+        self._window = window
+        self._advance = advance
+
+    async def send(self, batch: Batch) -> None:
+        """Send all objects of a batch; what fails is in the tally."""
+        waiting = deque(batch.objects)
+        reasons: list[str] = []
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._parallel, len(waiting))):
+                group.create_task(self._work(batch.contexts, waiting, reasons))
+        for item in waiting:  # everybody gave up
+            self._failed(item, f"not sent: {reasons[-1]}")
+
+    async def _work(
+        self, contexts: Sequence[ProposedContext], waiting: deque[StoredObject], reasons: list[str]
+    ) -> None:
+        """Keep one association open while there is something to send; a lost one is opened again."""
+        fruitless = 0
+        while waiting and fruitless < FRUITLESS_ASSOCIATIONS:
+            before = self.tally.sent
+            try:
+                await self._associate(contexts, waiting)
+            except (RemoteError, OSError) as error:
+                reasons.append(str(error))
+                fruitless = 0 if self.tally.sent > before else fruitless + 1
+
+    async def _associate(self, contexts: Sequence[ProposedContext], waiting: deque[StoredObject]) -> None:
+        async with connect(
+            self._peer, self._calling_ae, contexts, window=self._window, timeouts=self._timeouts
+        ) as association:
+            accepted = {(c.abstract_syntax, c.transfer_syntax): c for c in association.contexts}
+            lanes = (self._lane(association, accepted, waiting) for _ in range(self._window))
+            for failure in await asyncio.gather(*lanes, return_exceptions=True):
+                if isinstance(failure, BaseException):
+                    raise failure
+
+    async def _lane(
+        self,
+        association: RequestedAssociation,
+        accepted: dict[tuple[UID, UID], AcceptedContext],
+        waiting: deque[StoredObject],
+    ) -> None:
+        """Store one object after the other until none waits or the association is lost."""
+        while waiting:
+            item = waiting.popleft()
+            context = accepted.get(item.kind)
+            if context is None:
+                self._failed(item, _refusal(item))
+                continue
+            try:
+                reply = await association.c_store(context, item.sop_instance, _pieces(item))
+            except (RemoteError, OSError) as error:
+                self._failed(item, str(error))
+                raise
+            self._answered(item, reply.status, reply.comment)
+
+    def _answered(self, item: StoredObject, status: int, comment: str) -> None:
+        if status != SUCCESS and not is_warning(status):
+            self._failed(item, describe(status, comment))
+            return
+        if status != SUCCESS:
+            self.tally.warnings.append((item, describe(status, comment)))
+        self.tally.sent += 1
+        self.tally.bytes += item.size
+        self._advance(item)
+
+    def _failed(self, item: StoredObject, reason: str) -> None:
+        self.tally.failures.append((item, reason))
+        self._advance(item)
+
+
+def describe(status: int, comment: str = "") -> str:
+    """A status for people: code, meaning (PS3.4 B.2.3, PS3.7 C), the peer's comment."""
+    from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
+
+    kind, meaning = STORAGE_SERVICE_CLASS_STATUS.get(status, ("unknown status", ""))
+    return " ".join(part for part in (f"{status:04X}H", kind, meaning, comment and f"({comment})") if part)
+
+
+def _refusal(item: StoredObject) -> str:
+    return f"the peer does not accept {name_of(item.sop_class)} in {name_of(item.transfer_syntax)}"
+
+
+def _pieces(item: StoredObject) -> Iterator[bytes]:
+    """The data set of a file, piece by piece: a large object is never in memory as a whole."""
+    with item.path.open("rb") as file:
+        file.seek(item.data_offset)
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            yield from (Path(folder, name) for name in sorted(names))
+
+
+def _stored_object(path: Path) -> StoredObject | None:
+    """Read the File Meta Information; None for what is no object that can be sent."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(_HEAD)
+        try:
+            meta = read_file_meta(head)
+        except CannotUnderstand:
+            try:
+                meta = read_file_meta(head + file.read(MAX_META_LENGTH))
+            except CannotUnderstand:
+                return None
+    if meta.sop_class is None or meta.sop_instance is None or meta.sop_class == MEDIA_STORAGE_DIRECTORY:
+        return None
+    return StoredObject(
+        path,
+        meta.sop_class,
+        meta.sop_instance,
+        meta.transfer_syntax,
+        meta.data_offset,
+        size - meta.data_offset,
+    )

@@ -1,0 +1,120 @@
+"""`pacsnode store`: sends files and folders to a peer, with a progress bar and a summary."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, run_as_scu, timeouts_of
+
+if TYPE_CHECKING:
+    from pacsnode.cli.sending import Batch, Sender, Survey, Tally
+
+SHOWN_FAILURES = 20  # lines; the summary counts all of them by reason
+
+
+def store(
+    peer: PeerText,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")],
+    ae_title: CallingTitle = "PACSNODE",
+    parallel: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Associations at one time.")] = 1,
+    window: Annotated[
+        int,
+        typer.Option(min=1, max=256, metavar="N", help="Objects outstanding on each, if the peer agrees."),
+    ] = 16,
+    timeout: Timeout = 60.0,
+    verbose: Verbose = False,
+) -> int:
+    """Send objects to a peer (C-STORE), as they are stored.
+
+    Folders are walked and files that are not DICOM are skipped. The exit status is 1 when any object failed.
+    """
+    from pacsnode.cli.sending import Sender, plan, survey
+    from pacsnode.config import Peer
+
+    destination = Peer.parse(peer)
+    found = survey(paths)
+    batches = plan(found.objects)
+    with _Progress(found) as progress:
+        sender = Sender(
+            destination,
+            ae_title,
+            timeouts_of(timeout),
+            parallel=parallel,
+            window=window,
+            advance=lambda item: progress.advance(item.size),
+        )
+        begun = time.perf_counter()
+        run_as_scu(_send_all(sender, batches), verbose)
+        seconds = time.perf_counter() - begun
+    _print_failures(sender.tally)
+    _print_summary(found, sender.tally, seconds)
+    return 1 if sender.tally.failures or not found.objects else 0
+
+
+async def _send_all(sender: "Sender", batches: "list[Batch]") -> None:
+    for batch in batches:
+        await sender.send(batch)
+
+
+class _Progress:
+    """A bar on standard error, measured in bytes, while that is a terminal."""
+
+    def __init__(self, found: "Survey") -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+        console = Console(stderr=True)
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn("{task.fields[objects]} of " + str(len(found.objects))),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._objects = 0
+        self._task = self._progress.add_task("", total=found.size, objects=0)
+
+    def __enter__(self) -> "_Progress":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, size: int) -> None:
+        self._objects += 1
+        self._progress.update(self._task, advance=size, objects=self._objects)
+
+
+def _print_failures(tally: "Tally") -> None:
+    for item, reason in tally.failures[:SHOWN_FAILURES]:
+        print(f"pacsnode: {item.path}: {reason}", file=sys.stderr)
+    if len(tally.failures) > SHOWN_FAILURES:
+        print(f"pacsnode: and {len(tally.failures) - SHOWN_FAILURES} more", file=sys.stderr)
+
+
+def _print_summary(found: "Survey", tally: "Tally", seconds: float) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    rate = f"{tally.sent / seconds:.0f} objects/s, {tally.bytes / seconds / 1e6:.1f} MB/s" if seconds else ""
+    table.add_row("sent", str(tally.sent), rate)
+    if tally.warnings:
+        table.add_row("  with a warning", str(len(tally.warnings)), tally.warnings[0][1])
+    table.add_row("failed", str(len(tally.failures)), "")
+    for reason, count in tally.failures_by_reason()[:SHOWN_FAILURES]:
+        table.add_row("", str(count), reason)
+    if found.skipped:
+        table.add_row("skipped", str(len(found.skipped)), f"not DICOM objects, {found.skipped[0]} the first")
+    console = Console()
+    console.print(table, soft_wrap=not console.is_terminal)
