@@ -17,7 +17,7 @@ from pacsnode.errors import PacsnodeError
 def main() -> int:
     """Run the command in argv. An error is one clear line on standard error."""
     try:
-        result = application()(standalone_mode=False)
+        result = application()(prog_name="pacsnode", standalone_mode=False)
     except TyperException as error:
         return _fail(error.format_message(), error.exit_code)
     except PacsnodeError as error:

@@ -85,7 +85,7 @@ def survey(paths: Iterable[Path]) -> Survey:
     objects: list[StoredObject] = []
     skipped: list[Path] = []
     for path in _files(paths):
-        found = _stored_object(path)
+        found = _stored_object(path) if path.is_file() else None  # a pipe would block, a link may be broken
         if found is None:
             skipped.append(path)
         else:
@@ -221,6 +221,7 @@ def _pieces(item: StoredObject) -> Iterator[bytes]:
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.is_dir():
+            path.stat()  # raises for one that is not there
             yield path
             continue
         for folder, folders, names in os.walk(path):

@@ -12,9 +12,9 @@ def serve(
     config: ConfigFile = None,
     ae_title: Annotated[str | None, typer.Option(metavar="AET", help="AE title of the node.")] = None,
     dimse_host: Annotated[str | None, typer.Option(metavar="HOST", help="Address for DICOM.")] = None,
-    dimse_port: Annotated[int | None, typer.Option(metavar="PORT", help="TCP port for DICOM.")] = None,
+    dimse_port: Annotated[str | None, typer.Option(metavar="PORT", help="TCP port for DICOM.")] = None,
     web_host: Annotated[str | None, typer.Option(metavar="HOST", help="Address for HTTP.")] = None,
-    web_port: Annotated[int | None, typer.Option(metavar="PORT", help="TCP port for HTTP.")] = None,
+    web_port: Annotated[str | None, typer.Option(metavar="PORT", help="TCP port for HTTP.")] = None,
     storage: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for all data.")] = None,
     peer: Annotated[
         list[str] | None, typer.Option(metavar="AET@HOST:PORT", help="A peer to know; may be repeated.")
