@@ -66,7 +66,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(pacsnode, command: list[s
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
-        (["serve", "--dimse-port", "70000"], "dimse.port = \"70000\" on the command line; allowed: 0 to 65535"),
+        (["serve", "--dimse-port", "70000"], 'dimse.port = "70000" on the command line; allowed: 0 to 65535'),
         (["serve", "--config", "none.toml"], "none.toml: No such file or directory"),
         (["serve", "--peer", "CT1"], "'CT1' is no peer"),
         (["echo", "CT1"], "'CT1' is no peer"),

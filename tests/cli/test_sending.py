@@ -14,7 +14,9 @@ MR = UID("1.2.840.10008.5.1.4.1.1.4")
 DICOMDIR = UID("1.2.840.10008.1.3.10")
 
 
-def write(path: Path, sop_class: UID = CT, transfer_syntax: UID = EXPLICIT_VR_LE, data: bytes = b"data") -> Path:
+def write(
+    path: Path, sop_class: UID = CT, transfer_syntax: UID = EXPLICIT_VR_LE, data: bytes = b"data"
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file_meta(sop_class, UID("1.2.3"), transfer_syntax, "TEST") + data)
     return path
