@@ -1,1 +1,28 @@
+"""The DIMSE face: one file per service class (PS3.4). SERVICE_CLASSES holds the registration lines.
 
+A new service class is a file here and one line below; negotiation, dispatch and `pacsnode conformance`
+read everything else from the class.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from pacsnode.net.service import ServiceClass, ServiceRegistry
+from pacsnode.services.query import FindService
+from pacsnode.services.room import Room
+from pacsnode.services.storage import StorageService
+from pacsnode.services.verification import VerificationService
+
+SERVICE_CLASSES: Final[tuple[Callable[[Room], ServiceClass], ...]] = (
+    VerificationService,
+    StorageService,
+    FindService,
+)
+
+
+def build_registry(room: Room) -> ServiceRegistry:
+    """All service classes on one archive and one configuration."""
+    services = [service_class(room) for service_class in SERVICE_CLASSES]
+    unknown = room.settings.dimse.accept_unknown_sop_classes
+    fallback = next((s for s in services if isinstance(s, StorageService)), None) if unknown else None
+    return ServiceRegistry(services, fallback=fallback)

@@ -1,1 +1,1 @@
-
+"""The HTTP face (Starlette). Knows the archive and the configuration, no PDU."""

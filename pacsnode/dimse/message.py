@@ -1,0 +1,127 @@
+"""The messages of PS3.7 9.3 and 10.3 as functions: arguments -> encoded command set.
+
+Requests carry what the caller says; a response takes its Message ID, SOP class and SOP instance from the
+request it answers.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from pacsnode.dicom.uid import UID
+from pacsnode.dimse.command import (
+    DATA_SET_PRESENT,
+    NO_DATA_SET,
+    PRIORITY_MEDIUM,
+    RESPONSE_BIT,
+    CommandField,
+    CommandSet,
+    Element,
+    at,
+    encode,
+    text,
+    ui,
+    us,
+)
+
+ERROR_COMMENT_LENGTH: Final = 64  # characters of VR LO (PS3.5 6.2)
+_SUBOPERATIONS: Final = (
+    Element.REMAINING_SUBOPERATIONS,
+    Element.COMPLETED_SUBOPERATIONS,
+    Element.FAILED_SUBOPERATIONS,
+    Element.WARNING_SUBOPERATIONS,
+)
+
+
+def c_echo_rq(message_id: int, sop_class: UID) -> bytes:
+    """C-ECHO-RQ (PS3.7 9.3.5.1)."""
+    return encode(
+        (
+            (Element.AFFECTED_SOP_CLASS_UID, ui(sop_class)),
+            (Element.COMMAND_FIELD, us(CommandField.C_ECHO_RQ)),
+            (Element.MESSAGE_ID, us(message_id)),
+            (Element.COMMAND_DATA_SET_TYPE, us(NO_DATA_SET)),
+        )
+    )
+
+
+def c_store_rq(
+    message_id: int,
+    sop_class: UID,
+    sop_instance: UID,
+    *,
+    priority: int = PRIORITY_MEDIUM,
+    originator: tuple[str, int] | None = None,
+) -> bytes:
+    """C-STORE-RQ (PS3.7 9.3.1.1). `originator`: AE title and Message ID of the C-MOVE it serves."""
+    elements = [
+        (Element.AFFECTED_SOP_CLASS_UID, ui(sop_class)),
+        (Element.COMMAND_FIELD, us(CommandField.C_STORE_RQ)),
+        (Element.MESSAGE_ID, us(message_id)),
+        (Element.PRIORITY, us(priority)),
+        (Element.COMMAND_DATA_SET_TYPE, us(DATA_SET_PRESENT)),
+        (Element.AFFECTED_SOP_INSTANCE_UID, ui(sop_instance)),
+    ]
+    if originator is not None:
+        ae_title, originator_message_id = originator
+        elements.append((Element.MOVE_ORIGINATOR_AE_TITLE, text(ae_title)))
+        elements.append((Element.MOVE_ORIGINATOR_MESSAGE_ID, us(originator_message_id)))
+    return encode(elements)
+
+
+def c_find_rq(message_id: int, sop_class: UID, *, priority: int = PRIORITY_MEDIUM) -> bytes:
+    """C-FIND-RQ (PS3.7 9.3.2.1)."""
+    return encode(
+        (
+            (Element.AFFECTED_SOP_CLASS_UID, ui(sop_class)),
+            (Element.COMMAND_FIELD, us(CommandField.C_FIND_RQ)),
+            (Element.MESSAGE_ID, us(message_id)),
+            (Element.PRIORITY, us(priority)),
+            (Element.COMMAND_DATA_SET_TYPE, us(DATA_SET_PRESENT)),
+        )
+    )
+
+
+def c_cancel_rq(message_id_being_responded_to: int) -> bytes:
+    """C-CANCEL-RQ (PS3.7 9.3.2.3): the Message ID is that of the operation to cancel."""
+    return encode(
+        (
+            (Element.COMMAND_FIELD, us(CommandField.C_CANCEL_RQ)),
+            (Element.MESSAGE_ID_BEING_RESPONDED_TO, us(message_id_being_responded_to)),
+            (Element.COMMAND_DATA_SET_TYPE, us(NO_DATA_SET)),
+        )
+    )
+
+
+def response(
+    request: CommandSet,
+    status: int,
+    *,
+    has_data_set: bool = False,
+    comment: str = "",
+    offending: Sequence[int] = (),
+    suboperations: Sequence[int | None] = (),
+) -> bytes:
+    """The response to any request (PS3.7 9.3, 10.3).
+
+    `suboperations`: numbers of remaining, completed, failed and warning sub-operations; None leaves one out.
+    """
+    elements = []
+    sop_class, sop_instance = request.sop_class, request.sop_instance
+    if sop_class:
+        elements.append((Element.AFFECTED_SOP_CLASS_UID, ui(sop_class)))
+    elements += [
+        (Element.COMMAND_FIELD, us(request.field | RESPONSE_BIT)),
+        (Element.MESSAGE_ID_BEING_RESPONDED_TO, request.elements[Element.MESSAGE_ID]),
+        (Element.COMMAND_DATA_SET_TYPE, us(DATA_SET_PRESENT if has_data_set else NO_DATA_SET)),
+        (Element.STATUS, us(status)),
+    ]
+    if offending:
+        elements.append((Element.OFFENDING_ELEMENT, at(offending)))
+    if comment:
+        elements.append((Element.ERROR_COMMENT, text(comment[:ERROR_COMMENT_LENGTH])))
+    if sop_instance:
+        elements.append((Element.AFFECTED_SOP_INSTANCE_UID, ui(sop_instance)))
+    for element, count in zip(_SUBOPERATIONS, suboperations, strict=False):
+        if count is not None:
+            elements.append((element, us(count)))
+    return encode(elements)

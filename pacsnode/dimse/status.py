@@ -1,0 +1,44 @@
+"""Statuses (PS3.7 Annex C, PS3.4 B.2.3, C.4): the codes and the one table error -> code.
+
+`STATUS_OF` is total over the leaves of OperationError; tests/dimse/test_status.py walks the subclasses.
+"""
+
+from typing import Final
+
+from pacsnode import errors
+
+SUCCESS: Final = 0x0000
+CANCEL: Final = 0xFE00
+PENDING: Final = 0xFF00
+PENDING_UNSUPPORTED_KEYS: Final = 0xFF01
+
+STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
+    errors.OutOfResources: 0xA700,
+    errors.DataSetMismatch: 0xA900,
+    errors.CannotUnderstand: 0xC000,
+    errors.DuplicateInstance: 0x0111,
+    errors.InvalidIdentifier: 0xA900,
+    errors.SopClassNotSupported: 0x0122,
+    errors.UnrecognizedOperation: 0x0211,
+    errors.NotAuthorized: 0x0124,
+    errors.Cancelled: CANCEL,
+    errors.ProcessingFailure: 0x0110,
+}
+
+
+def status_of(error: errors.OperationError) -> int:
+    """The status that answers `error`."""
+    return STATUS_OF[type(error)]
+
+
+def is_pending(status: int) -> bool:
+    return status in (PENDING, PENDING_UNSUPPORTED_KEYS)
+
+
+def is_warning(status: int) -> bool:
+    """Warning statuses (PS3.7 C.1.3)."""
+    return status in (0x0001, 0x0107, 0x0116) or status & 0xF000 == 0xB000
+
+
+def is_failure(status: int) -> bool:
+    return not (status in (SUCCESS, CANCEL) or is_pending(status) or is_warning(status))

@@ -1,0 +1,404 @@
+"""An association: DIMSE messages in both directions over one transport connection (PS3.7, PS3.8).
+
+The same class serves both roles. It opens and ends the association, routes messages between transport,
+`Performer` (requests of the peer) and `Invoker` (requests of ours), and watches flow and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from pacsnode.dimse import message as messages
+from pacsnode.dimse.assembler import Assembler, MemorySink, Message, Sink
+from pacsnode.dimse.command import CommandField, CommandSet
+from pacsnode.errors import AssociationAborted, InvalidMessage, PeerTimeout, RemoteError
+from pacsnode.net.invoker import CommandOf, Invoker
+from pacsnode.net.performer import Performer
+from pacsnode.net.service import Request, Response, ServiceRegistry
+from pacsnode.net.transport import Transport
+from pacsnode.ul.negotiation import AcceptedContext, AssociateAccept, AssociateReject, AssociateRequest
+from pacsnode.ul.pdu import PDataFragment
+from pacsnode.ul.upper_layer import (
+    Aborted,
+    AssociateAccepted,
+    AssociateRejected,
+    AssociateRequested,
+    Event,
+    ReleaseConfirmed,
+    ReleaseRequested,
+    TransportClosed,
+)
+
+UNWRITTEN_HIGH: Final = 8 * 2**20  # bytes held for the disk before the socket is left unread
+UNWRITTEN_LOW: Final = 2 * 2**20  # bytes at which reading goes on
+_TICK: Final = 1.0  # seconds between two looks at the clock
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; 0 switches one off."""
+
+    artim: float = 30.0
+    idle: float = 600.0
+    dimse: float = 60.0
+
+
+class Owner(Protocol):
+    """Who accepts associations; see `Acceptor`."""
+
+    def opened(self, association: Association) -> None:
+        """A connection has been made."""
+
+    def admit(self, association: Association, request: AssociateRequest) -> AssociateAccept | AssociateReject:
+        """Answer an A-ASSOCIATE indication."""
+
+    def closed(self, association: Association) -> None:
+        """The connection is gone."""
+
+
+class Association:
+    """One association, in either role. Made by `Acceptor` and by `connect`."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        registry: ServiceRegistry,
+        timeouts: Timeouts,
+        owner: Owner | None = None,
+    ) -> None:
+        """`owner` answers A-ASSOCIATE indications; None in the requestor's role."""
+        loop = asyncio.get_running_loop()
+        self.request: AssociateRequest | None = None
+        self.accept: AssociateAccept | None = None
+        self.contexts: dict[int, AcceptedContext] = {}
+        self.log = structlog.get_logger().bind(association=next(_numbers))
+        self.established: asyncio.Future[AssociateAccept] = loop.create_future()
+        self.ended = asyncio.Event()
+        self._loop = loop
+        self._transport = transport
+        self._timeouts = timeouts
+        self._owner = owner
+        self._performer = Performer(self, registry)
+        self._invoker = Invoker(self)
+        self._assembler = Assembler(self._open_sink)
+        self._sending = asyncio.Lock()  # held while a message leaves in pieces: messages may not interleave
+        self._postponed: list[tuple[Request, Response]] = []
+        self._release_pending = False
+        self._failure: RemoteError | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._started = loop.time()
+
+    # The transport's handler
+
+    def connected(self) -> None:
+        self._ticker = self._loop.call_later(_TICK, self._tick)
+        if self._owner is not None:
+            self._owner.opened(self)
+
+    def handle(self, event: Event) -> None:
+        """Take one upper layer event."""
+        if type(event) is PDataFragment:
+            self._handle_fragment(event)
+            return
+        match event:
+            case AssociateRequested():
+                self._handle_request(event.request)
+            case AssociateAccepted():
+                self._establish(event.accept)
+            case AssociateRejected(reject=reject):
+                self._end(reject.as_error())
+            case ReleaseRequested():
+                self._release_pending = True
+                self._release_when_idle()
+            case ReleaseConfirmed():
+                self._end(None)
+            case Aborted():
+                self._end(AssociationAborted(event.meaning))
+            case TransportClosed():
+                self._end(AssociationAborted("the peer closed the connection"))
+
+    def received(self) -> None:
+        """A chunk has been taken: stop reading when the disk, the handlers or the readers are behind."""
+        performer = self._performer
+        if performer.is_full or self._invoker.has_unread or performer.unwritten > UNWRITTEN_HIGH:
+            self._transport.pause_reading()
+
+    def disconnected(self) -> None:
+        self._end(AssociationAborted("the connection was lost"))
+        if self._owner is not None:
+            self._owner.closed(self)
+
+    # What services and users of the association see
+
+    @property
+    def calling_ae(self) -> str:
+        return self.request.calling_ae if self.request else ""
+
+    @property
+    def called_ae(self) -> str:
+        return self.request.called_ae if self.request else ""
+
+    @property
+    def remote_address(self) -> str:
+        return self._transport.remote_address
+
+    @property
+    def is_idle(self) -> bool:
+        """No operation is under way in either direction."""
+        return self._performer.is_idle and self._invoker.is_idle and self._assembler.is_idle
+
+    def context_for(self, abstract_syntax: str) -> AcceptedContext | None:
+        """The first accepted context of an abstract syntax."""
+        return next((c for c in self.contexts.values() if c.abstract_syntax == abstract_syntax), None)
+
+    def propose(self, request: AssociateRequest) -> None:
+        """Send A-ASSOCIATE-RQ; `established` tells the outcome."""
+        self.request = request
+        self.log = self.log.bind(calling_ae=request.calling_ae, called_ae=request.called_ae)
+        self._transport.upper_layer.associate_request(request)
+        self._transport.flush()
+
+    def invoke(
+        self,
+        context: AcceptedContext,
+        command_of: CommandOf,
+        data: Iterable[bytes | memoryview] | None = None,
+    ) -> AsyncGenerator[tuple[CommandSet, bytes], None]:
+        """Send a request and yield its responses; see `Invoker.invoke`."""
+        return self._invoker.invoke(context, command_of, data)
+
+    async def send(self, context_id: int, command: bytes, data: Iterable[bytes | memoryview] | None) -> None:
+        """Send one message, as fast as the peer takes it. One that is broken off ends the association."""
+        async with self._sending:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                await self._send_pieces(context_id, command, data)
+            except BaseException:
+                self.abort_now()
+                raise
+        postponed, self._postponed = self._postponed, []
+        for request, response in postponed:
+            self.respond(request, response)
+
+    def respond(self, request: Request, response: Response) -> None:
+        """Send one response; `drain` between many."""
+        if self.ended.is_set():
+            return
+        if self._sending.locked():
+            self._postponed.append((request, response))
+            return
+        command = messages.response(
+            request.command,
+            response.status,
+            has_data_set=response.data is not None,
+            comment=response.comment,
+            offending=response.offending,
+            suboperations=response.suboperations,
+        )
+        upper_layer = self._transport.upper_layer
+        upper_layer.send_data(request.context.id, True, command)
+        if response.data is not None:
+            upper_layer.send_data(request.context.id, False, response.data)
+        self._transport.flush()
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough of what was sent."""
+        if not self._transport.is_writable:
+            await self._transport.drain()
+
+    async def release(self) -> None:
+        """Release in good order (PS3.8 7.2); abort when the peer does not answer in time."""
+        if self.ended.is_set():
+            return
+        self._transport.upper_layer.release_request()
+        self._transport.flush()
+        try:
+            async with asyncio.timeout(self._timeouts.dimse or None):
+                await self.ended.wait()
+        except TimeoutError:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Abort (PS3.8 7.3) and give the peer a moment to close, so that it sees the A-ABORT."""
+        self.abort_now()
+        await self._transport.closed(_TICK)
+
+    def abort_now(self) -> None:
+        """Send A-ABORT, if the association has not ended, and do not wait."""
+        if not self.ended.is_set():
+            self._transport.upper_layer.abort(self._loop.time())
+            self._end(AssociationAborted("aborted by this side"))
+        self._transport.flush()
+
+    def drop(self) -> None:
+        """Close the connection without a word."""
+        self._transport.close()
+
+    # What performer and sinks report
+
+    def operation_ended(self) -> None:
+        self._release_when_idle()
+        self.look_at_flow()
+
+    def look_at_flow(self) -> None:
+        """Read on when the disk, the handlers and the readers of responses have caught up."""
+        performer = self._performer
+        if self._transport.is_reading or self.ended.is_set():
+            return
+        if not performer.is_full and not self._invoker.has_unread and performer.unwritten <= UNWRITTEN_LOW:
+            self._transport.resume_reading()
+
+    # Establishment and end
+
+    def _handle_request(self, request: AssociateRequest) -> None:
+        assert self._owner is not None
+        self.request = request
+        self.log = self.log.bind(calling_ae=request.calling_ae, called_ae=request.called_ae)
+        answer = self._owner.admit(self, request)
+        if isinstance(answer, AssociateReject):
+            self.log.warning("association.rejected", reason=answer.meaning, remote=self.remote_address)
+            self._transport.upper_layer.reject(answer, self._loop.time())
+            return
+        self._transport.upper_layer.accept(answer)
+        self._establish(answer)
+
+    def _establish(self, accept: AssociateAccept) -> None:
+        self.accept = accept
+        self.contexts = {c.id: c for c in accept.contexts if c.result == 0}
+        invoked, performed = accept.window or (1, 1)  # by the requestor (PS3.7 D.3.3.3)
+        ours, theirs = (invoked, performed) if self._owner is None else (performed, invoked)
+        self._invoker.grant(ours)
+        self._performer.grant(theirs)
+        self.established.set_result(accept)
+        self.log.debug(
+            "association.accepted",
+            remote=self.remote_address,
+            contexts=len(self.contexts),
+            refused=len(accept.contexts) - len(self.contexts),
+            window=theirs,
+        )
+
+    def _release_when_idle(self) -> None:
+        """Answer A-RELEASE-RQ; a peer that asked early still gets its responses first."""
+        if self._release_pending and self._performer.is_idle and not self.ended.is_set():
+            self._transport.upper_layer.release_response(self._loop.time())
+            self._transport.flush()
+            self._end(None)
+
+    def _end(self, failure: RemoteError | None) -> None:
+        """The association is over: stop its operations, wake who waits. Idempotent."""
+        if self.ended.is_set():
+            return
+        self._failure = failure or AssociationAborted("the association has been released")
+        self.ended.set()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._assembler.discard()
+        self._performer.stop()
+        self._invoker.fail(self._failure)
+        if not self.established.done():
+            self.established.set_exception(self._failure)
+            self.established.exception()  # marked as seen: nobody waits for it in the acceptor's role
+        self._transport.resume_reading()  # else the peer's close would never be seen
+        self._log_end(failure)
+
+    def _log_end(self, failure: RemoteError | None) -> None:
+        if self.accept is None and self._owner is not None:
+            self.log.debug("connection.closed", remote=self.remote_address)
+            return
+        facts = {
+            "operations": self._performer.served,
+            "bytes": self._transport.bytes_received,
+            "ms": round((self._loop.time() - self._started) * 1000),
+        }
+        if failure is None:
+            self.log.info("association.released", **facts)
+        else:
+            self.log.warning("association.aborted", reason=str(failure), **facts)
+
+    # Messages
+
+    def _handle_fragment(self, fragment: PDataFragment) -> None:
+        if self.ended.is_set():
+            return
+        try:
+            message = self._assembler.feed(fragment)
+            if message is not None:
+                self._handle_message(message)
+        except InvalidMessage as error:
+            self.log.warning("message.invalid", reason=str(error))
+            self.abort_now()
+
+    def _open_sink(self, context_id: int, command: CommandSet) -> Sink:
+        context = self._context(context_id)
+        return MemorySink() if command.is_response else self._performer.open_sink(context, command)
+
+    def _handle_message(self, message: Message) -> None:
+        command = message.command
+        if command.is_response:
+            self._invoker.handle(message)
+        elif command.field == CommandField.C_CANCEL_RQ:
+            self._performer.cancel(command.message_id_being_responded_to)
+        else:
+            self._performer.start(self._context(message.context_id), message)
+
+    def _context(self, context_id: int) -> AcceptedContext:
+        context = self.contexts.get(context_id)
+        if context is None:
+            raise InvalidMessage(f"presentation context {context_id} was not accepted")
+        return context
+
+    async def _send_pieces(
+        self, context_id: int, command: bytes, data: Iterable[bytes | memoryview] | None
+    ) -> None:
+        upper_layer = self._transport.upper_layer
+        upper_layer.send_data(context_id, True, command)
+        if data is not None:
+            pieces = iter(data)
+            piece: bytes | memoryview = next(pieces, b"")
+            for following in pieces:
+                upper_layer.send_data(context_id, False, piece, last=False)
+                self._transport.flush()
+                await self.drain()
+                if self._failure is not None:
+                    raise self._failure
+                piece = following
+            upper_layer.send_data(context_id, False, piece)
+        self._transport.flush()
+
+    # Time
+
+    def _tick(self) -> None:
+        """Once a second: abort a peer that keeps this side waiting for too long."""
+        self._ticker = self._loop.call_later(_TICK, self._tick)
+        if self.accept is None:
+            return  # ARTIM and the requestor's own limit watch over establishment
+        reason = self._overdue(self._loop.time())
+        if reason is None:
+            return
+        self._invoker.fail(PeerTimeout(reason))
+        self.log.warning("association.timeout", reason=reason)
+        self.abort_now()
+        if not self._transport.is_writable:
+            self._transport.close()  # A-ABORT would wait for ever behind what the peer does not read
+
+    def _overdue(self, now: float) -> str | None:
+        dimse, idle = self._timeouts.dimse, self._timeouts.idle
+        quiet = now - self._transport.last_received
+        if dimse and self._transport.is_reading and not self._assembler.is_idle and quiet > dimse:
+            return f"no more of a message for {dimse:g} s"
+        waiting = self._invoker.waiting_since()
+        if dimse and waiting is not None and min(quiet, now - waiting) > dimse:
+            return f"no response for {dimse:g} s"
+        if idle and quiet > idle and (self.is_idle or not self._transport.is_writable):
+            return f"idle for {idle:g} s"
+        return None

@@ -1,0 +1,111 @@
+"""Requests of ours on one association, and the responses that arrive for them (PS3.7 7.5, 9.3)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from pacsnode.dimse import message as messages
+from pacsnode.dimse.assembler import MemorySink, Message
+from pacsnode.dimse.command import CommandSet
+from pacsnode.dimse.status import is_pending
+from pacsnode.errors import InvalidMessage, RemoteError
+
+if TYPE_CHECKING:
+    from pacsnode.net.association import Association
+    from pacsnode.ul.negotiation import AcceptedContext
+
+UNREAD_RESPONSES: Final = 500  # responses that may wait for their reader before the socket is left unread
+UNLIMITED_WINDOW: Final = 256  # requests outstanding where the peer sets no limit
+
+CommandOf = Callable[[int], bytes]
+"""Message ID -> encoded command set."""
+
+
+class _Exchange:
+    """A request and its responses."""
+
+    __slots__ = ("abandoned", "responses", "since")
+
+    def __init__(self, since: float) -> None:
+        self.responses: asyncio.Queue[Message | RemoteError] = asyncio.Queue()
+        self.since = since
+        self.abandoned = False  # nobody reads its responses any more; the final one ends it
+
+
+class Invoker:
+    """Sends requests within the negotiated window and gives each its responses."""
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+        self._loop = asyncio.get_running_loop()
+        self._exchanges: dict[int, _Exchange] = {}
+        self._message_ids = itertools.cycle(range(1, 65536))
+        self._window = asyncio.Semaphore(1)
+
+    def grant(self, window: int) -> None:
+        """Set how many requests may be outstanding; 0 is unlimited (PS3.7 D.3.3.3)."""
+        self._window = asyncio.Semaphore(window or UNLIMITED_WINDOW)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._exchanges
+
+    @property
+    def has_unread(self) -> bool:
+        """More responses wait for their reader than should."""
+        return any(e.responses.qsize() > UNREAD_RESPONSES for e in self._exchanges.values())
+
+    def waiting_since(self) -> float | None:
+        """Loop time since when the request that heard last has waited for a response; None: nobody waits."""
+        since = [e.since for e in self._exchanges.values() if e.responses.empty()]
+        return max(since) if since else None
+
+    async def invoke(
+        self, context: AcceptedContext, command_of: CommandOf, data: Iterable[bytes | memoryview] | None
+    ) -> AsyncGenerator[tuple[CommandSet, bytes], None]:
+        """Send a request; yield each response with its data set, the final one last.
+
+        `data` are the pieces of the data set. Waits for a place in the window. Closing the iterator after a
+        pending response sends C-CANCEL. Raises AssociationAborted, PeerTimeout.
+        """
+        async with self._window:
+            message_id = next(number for number in self._message_ids if number not in self._exchanges)
+            exchange = self._exchanges[message_id] = _Exchange(self._loop.time())
+            pending = False
+            try:
+                await self._association.send(context.id, command_of(message_id), data)
+                while True:
+                    reply = await exchange.responses.get()
+                    if isinstance(reply, RemoteError):
+                        raise reply
+                    pending = is_pending(reply.command.status)
+                    if not pending:
+                        del self._exchanges[message_id]
+                    self._association.look_at_flow()
+                    yield reply.command, reply.data.value() if isinstance(reply.data, MemorySink) else b""
+                    if not pending:
+                        return
+            finally:
+                exchange.abandoned = True
+                if pending and not self._association.ended.is_set():
+                    await self._association.send(context.id, messages.c_cancel_rq(message_id), None)
+
+    def handle(self, message: Message) -> None:
+        """Give a response to the request it answers. Raises InvalidMessage when there is none."""
+        message_id = message.command.message_id_being_responded_to
+        exchange = self._exchanges.get(message_id)
+        if exchange is None:
+            raise InvalidMessage(f"{message.command.name} answers no request of ours")
+        if not exchange.abandoned:
+            exchange.since = self._loop.time()
+            exchange.responses.put_nowait(message)
+        elif not is_pending(message.command.status):
+            del self._exchanges[message_id]
+
+    def fail(self, error: RemoteError) -> None:
+        """The association is over: tell everybody who waits."""
+        for exchange in self._exchanges.values():
+            exchange.responses.put_nowait(error)

@@ -1,0 +1,157 @@
+"""The peer's requests on one association: each in a task of its own (PS3.7 7.5, PS3.8 Annex E).
+
+Tasks make the asynchronous operations window real: sixteen C-STOREs may wait for the disk at once and are
+answered as they complete. C-CANCEL ends the task of the operation it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+from pacsnode.dimse.assembler import MemorySink, Message, RefusingSink, Sink
+from pacsnode.dimse.command import CommandSet
+from pacsnode.dimse.status import CANCEL, SUCCESS, is_pending, status_of
+from pacsnode.errors import InvalidIdentifier, InvalidMessage, OperationError, ProcessingFailure
+from pacsnode.net.service import Operation, Request, Response, ServiceRegistry
+
+if TYPE_CHECKING:
+    from pacsnode.net.association import Association
+    from pacsnode.ul.negotiation import AcceptedContext
+
+MAX_OPERATIONS: Final = 256  # requests in hand at once where the peer was granted an unlimited window
+SPARE_OPERATIONS: Final = 8  # beyond the granted window: C-CANCEL and C-ECHO must get through
+
+
+class _Running:
+    """A request under way."""
+
+    __slots__ = ("cancelled", "request", "task")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.task: asyncio.Task[None] | None = None
+        self.cancelled = False
+
+
+class Performer:
+    """Hands requests to the service classes and sends their responses."""
+
+    def __init__(self, association: Association, registry: ServiceRegistry) -> None:
+        self.served = 0  # operations that have ended
+        self._association = association
+        self._registry = registry
+        self._running: dict[int, _Running] = {}
+        self._sinks: list[Sink] = []  # of data sets received or under way whose operation has not ended
+        self._limit = 1 + SPARE_OPERATIONS
+
+    def grant(self, window: int) -> None:
+        """Set how many operations the peer may have outstanding; 0 is unlimited (PS3.7 D.3.3.3)."""
+        self._limit = (window or MAX_OPERATIONS) + SPARE_OPERATIONS
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._running
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._running) >= self._limit
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes received that wait for a disk."""
+        return sum(sink.unwritten for sink in self._sinks)
+
+    def open_sink(self, context: AcceptedContext, command: CommandSet) -> Sink:
+        """Where the data set of a request goes, as its service class has it."""
+        service = self._registry.service_of(context.abstract_syntax)
+        if service is None:
+            return MemorySink()
+        try:
+            sink = service.open_data_set(self._association, context, command)
+        except OperationError as error:
+            return RefusingSink(error)
+        sink.on_flushed = self._association.look_at_flow
+        self._sinks.append(sink)
+        return sink
+
+    def start(self, context: AcceptedContext, message: Message) -> None:
+        """Begin an operation. Raises InvalidMessage when its Message ID is missing or still in use."""
+        message_id = message.command.message_id
+        if message_id in self._running:
+            raise InvalidMessage(f"Message ID {message_id} is still in use")
+        running = _Running(Request(self._association, context, message.command, message.data))
+        self._running[message_id] = running
+        running.task = asyncio.get_running_loop().create_task(self._perform(message_id, running))
+
+    def cancel(self, message_id: int) -> None:
+        """C-CANCEL; for an operation that has ended it is normal and ignored (PS3.7 9.3.2.3)."""
+        running = self._running.get(message_id)
+        if running is not None and running.task is not None and not running.cancelled:
+            running.cancelled = True
+            running.task.cancel()
+
+    def stop(self) -> None:
+        """The association is over."""
+        for running in self._running.values():
+            if running.task is not None:
+                running.task.cancel()
+
+    async def _perform(self, message_id: int, running: _Running) -> None:
+        request = running.request
+        try:
+            await self._answer(request)
+        except OperationError as error:
+            self._refuse(request, error)
+        except asyncio.CancelledError:
+            _discard(request)
+            if not running.cancelled:
+                raise
+            self._association.respond(request, Response(CANCEL))
+        except Exception:
+            self._association.log.exception("operation.crashed", operation=request.command.name)
+            self._refuse(request, ProcessingFailure("internal error"))
+        finally:
+            self._finish(message_id, request)
+
+    async def _answer(self, request: Request) -> None:
+        operation = self._registry.operation(request)
+        if operation is not None:
+            await self._answer_once(request, operation)
+            return
+        association = self._association
+        async with aclosing(self._registry.stream(request)(request)) as responses:
+            async for response in responses:
+                association.respond(request, response)
+                if not is_pending(response.status):
+                    return
+                await association.drain()
+        association.respond(request, Response(SUCCESS))
+
+    async def _answer_once(self, request: Request, operation: Operation) -> None:
+        if isinstance(request.data, RefusingSink):
+            raise request.data.error
+        self._association.respond(request, await operation(request))
+
+    def _refuse(self, request: Request, error: OperationError) -> None:
+        _discard(request)
+        status = status_of(error)
+        self._association.log.warning(
+            "operation.failed", operation=request.command.name, status=f"{status:04X}H", reason=str(error)
+        )
+        offending = error.offending if isinstance(error, InvalidIdentifier) else ()
+        self._association.respond(request, Response(status, comment=str(error), offending=offending))
+
+    def _finish(self, message_id: int, request: Request) -> None:
+        self.served += 1
+        del self._running[message_id]
+        if request.data in self._sinks:
+            self._sinks.remove(request.data)
+        self._association.operation_ended()
+
+
+def _discard(request: Request) -> None:
+    """What was received is of no use any more; after the archive took it over this changes nothing."""
+    if request.data is not None:
+        request.data.discard()

@@ -1,0 +1,220 @@
+"""The composition root: builds archive, services and listeners; starts, reloads, drains.
+
+The only place that builds anything. Stops in this order: nobody new comes in,
+what is running ends, the archive closes.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from pacsnode import __version__
+from pacsnode.archive.archive import Archive, ArchiveOptions
+from pacsnode.config import Settings, changes
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import ConfigurationError
+from pacsnode.log import configure, set_level
+from pacsnode.net.acceptor import Acceptor, AcceptorOptions
+from pacsnode.net.association import Timeouts
+from pacsnode.net.service import ServiceRegistry
+from pacsnode.notify import ServiceManager
+from pacsnode.services import build_registry
+from pacsnode.services.room import Room
+from pacsnode.ul.negotiation import AcceptorPolicy, Support
+from pacsnode.web.app import build_app
+from pacsnode.web.server import WebListener
+
+# Threads hand each object over several times; the interpreter's 5 ms would be most of its way.
+_SWITCH_INTERVAL: Final = 0.0005  # seconds
+
+
+class Node:
+    """A running node. `async with Node(settings) as node:` serves until the block ends."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._log = structlog.get_logger()
+        self._archive: Archive | None = None
+        self._acceptor: Acceptor | None = None
+        self._web: WebListener | None = None
+
+    async def __aenter__(self) -> "Node":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    @property
+    def dimse_port(self) -> int:
+        assert self._acceptor is not None
+        return self._acceptor.port
+
+    @property
+    def web_port(self) -> int:
+        assert self._web is not None
+        return self._web.port
+
+    @property
+    def archive(self) -> Archive:
+        assert self._archive is not None
+        return self._archive
+
+    async def start(self) -> None:
+        """Open the archive, then the listeners. Raises ArchiveError, OSError."""
+        settings = self.settings
+        self._archive = await Archive.open(Path(settings.node.storage), archive_options(settings))
+        try:
+            registry = build_registry(Room(self._archive, settings))
+            policy = acceptor_policy(settings, registry)
+            self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
+            await self._acceptor.start()
+            self._web = WebListener(build_app(self._health), settings.web.host, settings.web.port)
+            await self._web.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._log.info(
+            "node.started",
+            version=__version__,
+            ae_title=settings.node.ae_title,
+            dimse=f"{settings.dimse.host}:{self.dimse_port}",
+            web=f"{settings.web.host}:{self.web_port}",
+            storage=str(settings.node.storage),
+        )
+
+    async def stop(self) -> None:
+        """Drain and close everything."""
+        if self._acceptor is not None:
+            await self._acceptor.drain(self.settings.dimse.drain_timeout)
+        if self._web is not None:
+            await self._web.stop()
+        if self._archive is not None:
+            await self._archive.close()
+        self._log.info("node.stopped")
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what may change while running, the peers and the log level; tell of what may not."""
+        changed = changes(self.settings, settings)
+        set_level(settings.log.level)
+        log = self.settings.log.model_copy(update={"level": settings.log.level})
+        self.settings = self.settings.model_copy(update={"peers": settings.peers, "log": log})
+        self._log.info("node.reloaded", changed=list(changed.reloadable))
+        if changed.need_restart:
+            self._log.warning("node.restart_needed", settings=list(changed.need_restart))
+
+    def _health(self) -> dict[str, str | int]:
+        assert self._acceptor is not None
+        return {"status": "ok", "version": __version__, "associations": self._acceptor.associations}
+
+
+def archive_options(settings: Settings) -> ArchiveOptions:
+    storage = settings.storage
+    return ArchiveOptions(
+        sync=storage.sync,
+        duplicates=storage.duplicates,
+        reserve=int(storage.reserve),
+        workers=storage.workers,
+        readers=storage.readers,
+    )
+
+
+def acceptor_policy(settings: Settings, registry: ServiceRegistry) -> AcceptorPolicy:
+    """What negotiation may agree to, read from the service classes."""
+    dimse = settings.dimse
+
+    def support(abstract_syntax: UID) -> Support | None:
+        service = registry.service_of(abstract_syntax)
+        return None if service is None else Support(frozenset(service.transfer_syntaxes()))
+
+    def extended(sop_class: UID, offered: bytes) -> bytes | None:
+        service = registry.service_of(sop_class)
+        return None if service is None else service.extended_negotiation(sop_class, offered)
+
+    return AcceptorPolicy(
+        ae_title=settings.node.ae_title,
+        support=support,
+        transfer_syntax_preference=dimse.preferred_transfer_syntaxes,
+        require_called_ae=dimse.require_called_ae_title,
+        allowed_calling_aes=frozenset(dimse.allowed_calling_ae_titles) or None,
+        max_pdu_length=dimse.max_pdu_length,
+        window=(dimse.async_window, dimse.async_window),
+        extended=extended,
+    )
+
+
+def acceptor_options(settings: Settings) -> AcceptorOptions:
+    dimse = settings.dimse
+    return AcceptorOptions(
+        host=dimse.host,
+        port=dimse.port,
+        max_associations=dimse.max_associations,
+        max_pdu_length=dimse.max_pdu_length,
+        timeouts=Timeouts(artim=dimse.artim_timeout, idle=dimse.idle_timeout, dimse=dimse.dimse_timeout),
+    )
+
+
+def serve(load: Callable[[], Settings]) -> int:
+    """Run the node until SIGTERM or SIGINT. `load()` reads the settings, at the start and at each SIGHUP.
+
+    Returns the exit status. Raises ConfigurationError, ArchiveError, OSError when the node cannot start.
+    """
+    settings = load()
+    configure(settings.log.level, settings.log.format)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(settings, load))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not built for this platform: plain asyncio does the same, more slowly
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(settings: Settings, load: Callable[[], Settings]) -> int:
+    loop = asyncio.get_running_loop()
+    manager = ServiceManager.from_environment()
+    stopping = asyncio.Event()
+    node = Node(settings)
+    await node.start()
+
+    def reload() -> None:
+        manager.reloading()
+        try:
+            node.reload(load())
+        except ConfigurationError as error:
+            structlog.get_logger().error("node.reload_refused", reason=str(error))
+        manager.ready(_status(node))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    manager.ready(_status(node))
+    await _until(stopping, manager)
+    manager.stopping("draining")
+    await node.stop()
+    manager.close()
+    return os.EX_OK
+
+
+async def _until(stopping: asyncio.Event, manager: ServiceManager) -> None:
+    """Wait for the end, with a sign of life from the event loop itself whenever the manager wants one."""
+    while not stopping.is_set():
+        try:
+            async with asyncio.timeout(manager.watchdog_interval):
+                await stopping.wait()
+        except TimeoutError:
+            manager.watchdog()
+
+
+def _status(node: Node) -> str:
+    return f"{node.settings.node.ae_title} on port {node.dimse_port}"

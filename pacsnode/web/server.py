@@ -1,0 +1,53 @@
+"""The HTTP listener: uvicorn in the node's own event loop, without its hold on signals."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave SIGTERM and SIGINT to the node, which drains both listeners in order."""
+        yield
+
+
+class WebListener:
+    """Serves one application on one address."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        config = uvicorn.Config(
+            app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5
+        )
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port listened on; of use when 0 was asked for."""
+        return int(self._server.servers[0].sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be had."""
+        self._task = asyncio.create_task(self._serve())
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+                raise OSError("the HTTP listener ended at its start")
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Take no more requests and let those under way finish."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+    async def _serve(self) -> None:
+        try:
+            await self._server.serve()
+        except SystemExit as ended:  # uvicorn's way to say that it could not bind
+            host, port = self._server.config.host, self._server.config.port
+            raise OSError(f"HTTP cannot listen on {host}:{port}") from ended

@@ -1,0 +1,111 @@
+"""Scenes that more than one room's tests need: a running node, real objects, real peers."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from pydicom import dcmread
+from pydicom.data import get_testdata_files
+
+from pacsnode.config import Settings
+from pacsnode.node import Node
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DAMAGED = {"no_meta.dcm", "nested_priv_SQ.dcm"}  # no File Meta, or no SOP Instance UID: nothing to send
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A peer's program that has ended."""
+
+    status: int
+    output: str
+
+
+async def run(*command: str, env: dict[str, str] | None = None, limit: float = 60) -> Finished:
+    """Run a peer's program to its end; its two outputs are joined."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        async with asyncio.timeout(limit):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    return Finished(process.returncode or 0, output.decode("utf-8", "replace"))
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    """Skip where a peer is not installed; `make test` installs them when it may."""
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
+
+
+def shared_data() -> Path | None:
+    """The folder of real objects beside the checkout, when it is there."""
+    named = os.environ.get("PACSNODE_TEST_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+def real_objects() -> list[Path]:
+    """Every real object with File Meta and the UIDs that C-STORE needs: pydicom's, and those beside us."""
+    candidates = [Path(name) for name in get_testdata_files("*.dcm")]
+    folder = shared_data()
+    if folder is not None:
+        candidates += sorted(folder.rglob("*.dcm"))
+    return [path for path in candidates if _is_storable(path)]
+
+
+def _is_storable(path: Path) -> bool:
+    try:
+        found = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+    except Exception:  # a damaged file of the collection; tests of the scan look at those
+        return False
+    named = found.get("SOPInstanceUID") and found.get("StudyInstanceUID") and found.get("SeriesInstanceUID")
+    return bool(named and "TransferSyntaxUID" in found.file_meta and "MediaStorageSOPClassUID" in found.file_meta)
+
+
+SettingsOf = Callable[..., Settings]
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path) -> SettingsOf:
+    """Settings with free ports and a data root of their own; sections as keyword arguments."""
+
+    def make(**sections: dict[str, object]) -> Settings:
+        defaults: dict[str, dict[str, object]] = {
+            "node": {"storage": str(tmp_path / "root")},
+            "dimse": {"host": "127.0.0.1", "port": 0},
+            "web": {"host": "127.0.0.1", "port": 0},
+            "storage": {"reserve": 0},
+        }
+        for section, values in sections.items():
+            defaults[section] = {**defaults.get(section, {}), **values}
+        return Settings.model_validate(defaults)
+
+    return make
+
+
+@pytest_asyncio.fixture
+async def node(settings_of: SettingsOf) -> AsyncIterator[Node]:
+    """A running node with the default configuration."""
+    async with Node(settings_of()) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The environment of whoever runs the tests must not configure the node."""
+    for name in [name for name in os.environ if name.startswith("PACSNODE_") and name != "PACSNODE_TEST_DATA"]:
+        monkeypatch.delenv(name)
+    yield
