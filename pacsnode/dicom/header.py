@@ -235,6 +235,8 @@ class _Walk:
         self.has_reached_pixel_data = False
         self._data = data
         self._size = size
+        self._head = data if isinstance(data, bytes) else bytes(data[:WINDOW])
+        self._reach = len(self._head) if encoding.little_endian else 0
         self._encoding = encoding
         self._tag, self._long, self._short = _STRUCTS[encoding.little_endian]
         self._wanted = wanted
@@ -245,16 +247,12 @@ class _Walk:
 
     def run(self) -> None:
         """Walk to the end of the data set."""
-        data, size, wanted = self._data, self._size, _by_group(self._wanted)
-        head = data if isinstance(data, bytes) else bytes(data[:WINDOW])
-        quick = _implicit_run if self._encoding.implicit else _explicit_run
-        reach = len(head) if self._encoding.little_endian else 0
+        size, wanted = self._size, _by_group(self._wanted)
         position = 0
         while position < size:
-            if position < reach:
-                position = quick(head, position, wanted, self.values)
-                if position == size:
-                    break
+            position = self._hurry(position, self._encoding.implicit, wanted, self.values)
+            if position == size:
+                break
             if self._kept_length + position - self._kept_from > KEPT_LIMIT:
                 raise CannotUnderstand(f"the header is longer than {KEPT_LIMIT} bytes")
             position = self._pass(position)
@@ -262,6 +260,12 @@ class _Walk:
 
     def kept(self) -> bytes:
         return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    def _hurry(self, position: int, implicit: bool, wanted: _Wanted, values: dict[int, bytes]) -> int:
+        """Pass the plain elements from `position` on, as far as the tight loops reach."""
+        if position >= self._reach:
+            return position
+        return (_implicit_run if implicit else _explicit_run)(self._head, position, wanted, values)
 
     def _pass(self, position: int) -> int:
         """Take in the element at `position`; return the position behind it."""
@@ -336,6 +340,8 @@ class _Walk:
         depth = 1
         position = outer.value
         while open_sequences:
+            if in_item:
+                position = self._hurry(position, open_sequences[-1], {}, {})
             inner = self._element(position, open_sequences[-1])
             is_undefined = inner.length == _UNDEFINED_LENGTH
             position = inner.value if is_undefined else inner.value + inner.length
