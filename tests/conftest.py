@@ -3,20 +3,21 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import pydicom.data
 import pytest
 import pytest_asyncio
 from pydicom import dcmread
-from pydicom.data import get_testdata_files
 
 from pacsnode.config import Settings
 from pacsnode.node import Node
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-DAMAGED = {"no_meta.dcm", "nested_priv_SQ.dcm"}  # no File Meta, or no SOP Instance UID: nothing to send
+_NEEDED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,26 @@ def shared_data() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def real_objects() -> list[Path]:
+@cache
+def real_objects() -> tuple[Path, ...]:
     """Every real object with File Meta and the UIDs that C-STORE needs: pydicom's, and those beside us."""
-    candidates = [Path(name) for name in get_testdata_files("*.dcm")]
+    # The folder itself: get_testdata_files would fetch what pydicom does not bundle from the network.
+    candidates = sorted((Path(pydicom.data.__file__).parent / "test_files").rglob("*.dcm"))
     folder = shared_data()
     if folder is not None:
         candidates += sorted(folder.rglob("*.dcm"))
-    return [path for path in candidates if _is_storable(path)]
+    return tuple(path for path in candidates if _is_storable(path))
 
 
 def _is_storable(path: Path) -> bool:
     try:
-        found = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+        found = dcmread(path, stop_before_pixels=True, specific_tags=list(_NEEDED))
     except Exception:  # a damaged file of the collection; tests of the scan look at those
         return False
-    named = found.get("SOPInstanceUID") and found.get("StudyInstanceUID") and found.get("SeriesInstanceUID")
-    return bool(named and "TransferSyntaxUID" in found.file_meta and "MediaStorageSOPClassUID" in found.file_meta)
+    named = all(found.get(keyword) for keyword in _NEEDED)
+    return bool(
+        named and "TransferSyntaxUID" in found.file_meta and "MediaStorageSOPClassUID" in found.file_meta
+    )
 
 
 SettingsOf = Callable[..., Settings]
@@ -106,6 +111,8 @@ async def node(settings_of: SettingsOf) -> AsyncIterator[Node]:
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The environment of whoever runs the tests must not configure the node."""
-    for name in [name for name in os.environ if name.startswith("PACSNODE_") and name != "PACSNODE_TEST_DATA"]:
+    for name in [
+        name for name in os.environ if name.startswith("PACSNODE_") and name != "PACSNODE_TEST_DATA"
+    ]:
         monkeypatch.delenv(name)
     yield
