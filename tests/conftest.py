@@ -109,10 +109,8 @@ async def node(settings_of: SettingsOf) -> AsyncIterator[Node]:
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of whoever runs the tests must not configure the node."""
-    for name in [
-        name for name in os.environ if name.startswith("PACSNODE_") and name != "PACSNODE_TEST_DATA"
-    ]:
-        monkeypatch.delenv(name)
-    yield
+    for name in tuple(os.environ):
+        if name.startswith("PACSNODE_") and not name.startswith("PACSNODE_TEST_"):
+            monkeypatch.delenv(name)
