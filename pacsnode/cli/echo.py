@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, run_as_scu, timeouts_of
+from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, configure_log, timeouts_of
 
 if TYPE_CHECKING:
     from pacsnode.config import Peer
@@ -20,9 +20,12 @@ def echo(
     verbose: Verbose = False,
 ) -> int:
     """Ask a peer whether it is there (C-ECHO)."""
+    import asyncio
+
     from pacsnode.config import Peer
 
-    return run_as_scu(_echo(Peer.parse(peer), ae_title, count, timeouts_of(timeout)), verbose)
+    configure_log(verbose)
+    return asyncio.run(_echo(Peer.parse(peer), ae_title, count, timeouts_of(timeout)))
 
 
 async def _echo(peer: "Peer", ae_title: str, count: int, timeouts: "Timeouts") -> int:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
-from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, run_as_scu, timeouts_of
+from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, configure_log, timeouts_of
+from pacsnode.cli.output import print_table
 from pacsnode.errors import PacsnodeError
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def find(
     verbose: Verbose = False,
 ) -> None:
     """Ask a peer what it has (C-FIND)."""
+    import asyncio
+
     from pacsnode.cli.querying import Model, columns, identifier
     from pacsnode.config import Peer
     from pacsnode.dicom.information_model import Level
@@ -55,7 +58,8 @@ def find(
     root = _one_of(Model, model, "--model")
     request = identifier(wanted, key or ())
     output: _Output = _JsonOutput() if as_json else _TableOutput(columns(wanted, request))
-    run_as_scu(_find(Peer.parse(peer), ae_title, root, request, output, limit, timeouts_of(timeout)), verbose)
+    configure_log(verbose)
+    asyncio.run(_find(Peer.parse(peer), ae_title, root, request, output, limit, timeouts_of(timeout)))
 
 
 async def _find(
@@ -105,7 +109,7 @@ def _one_of(choices: type[Choice], text: str, option: str) -> Choice:
 
 class _Output(Protocol):
     def __enter__(self) -> "_Output": ...
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None: ...
     def add(self, match: "Dataset") -> None: ...
 
 
@@ -118,8 +122,9 @@ class _JsonOutput:
     def __enter__(self) -> "_JsonOutput":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        print("[]" if self._opening == "[" else "\n]")
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is None:
+            print("[]" if self._opening == "[" else "\n]")
 
     def add(self, match: "Dataset") -> None:
         print(self._opening, json.dumps(match.to_json_dict(), ensure_ascii=False), sep="\n", end="")
@@ -141,17 +146,17 @@ class _TableOutput:
 
         self._rows.append([shown(match, name) for name in self._names])
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is None or self._rows:
+            self._print()
+
+    def _print(self) -> None:
         from rich.box import SIMPLE
-        from rich.console import Console
         from rich.table import Table
 
-        console = Console()
         table = Table(*self._names, box=SIMPLE)
         for row in self._rows:
             table.add_row(*(text.replace("[", r"\[") for text in row))
-        if not console.is_terminal:  # a file or a pipe has no width
-            console = Console(width=1000)
         if self._rows:
-            console.print(table)
-        console.print(f"{len(self._rows)} match{'' if len(self._rows) == 1 else 'es'}")
+            print_table(table)
+        print(f"{len(self._rows)} match{'' if len(self._rows) == 1 else 'es'}")

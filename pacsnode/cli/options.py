@@ -1,8 +1,7 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,17 +25,12 @@ Timeout = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what the association does.")]
 
-Result = TypeVar("Result")
 
-
-def run_as_scu(work: Coroutine[object, object, Result], verbose: bool) -> Result:
-    """Run a user of another node's services; the log stays silent unless it is asked for."""
-    import asyncio
-
+def configure_log(verbose: bool) -> None:
+    """A command that uses other nodes logs nothing unless it is asked to."""
     from pacsnode import log
 
     log.configure("debug" if verbose else "error", "console")
-    return asyncio.run(work)
 
 
 def timeouts_of(seconds: float) -> "Timeouts":

@@ -10,12 +10,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
+
+from pydicom.filereader import read_partial
 
 from pacsnode.config import Peer
 from pacsnode.dicom.part10 import MAX_META_LENGTH, read_file_meta
-from pacsnode.dicom.sop_class import name_of
-from pacsnode.dicom.uid import UID
+from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES, name_of
+from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.dimse.status import SUCCESS, is_warning
 from pacsnode.errors import CannotUnderstand, RemoteError
 from pacsnode.net.association import Timeouts
@@ -25,6 +27,8 @@ from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 MAX_CONTEXTS: Final = 128  # per association; their IDs are the odd numbers to 255 (PS3.8 9.3.2.2)
 MEDIA_STORAGE_DIRECTORY: Final = UID("1.2.840.10008.1.3.10")  # a DICOMDIR: about files, itself no object
 FRUITLESS_ASSOCIATIONS: Final = 3  # in a row that stored nothing, then the peer is given up
+
+SOP_INSTANCE_UID: Final = 0x00080018
 
 _HEAD: Final = 16 * 1024  # bytes; holds any ordinary File Meta Information
 _PIECE: Final = 256 * 1024  # bytes read from a file at once
@@ -143,22 +147,29 @@ class Sender:
     async def _work(
         self, contexts: Sequence[ProposedContext], waiting: deque[StoredObject], reasons: list[str]
     ) -> None:
-        """Keep one association open while there is something to send; a lost one is opened again."""
-        fruitless = 0
+        """Keep one association open while there is something to send.
+
+        A lost one is opened again, without a window: what was outstanding together is sent again one by one,
+        so that only the object fails at which the peer breaks off.
+        """
+        window, fruitless = self._window, 0
         while waiting and fruitless < FRUITLESS_ASSOCIATIONS:
             before = self.tally.sent
             try:
-                await self._associate(contexts, waiting)
+                await self._associate(contexts, waiting, window)
             except (RemoteError, OSError) as error:
                 reasons.append(str(error))
-                fruitless = 0 if self.tally.sent > before else fruitless + 1
+                window, fruitless = 1, 0 if self.tally.sent > before else fruitless + 1
 
-    async def _associate(self, contexts: Sequence[ProposedContext], waiting: deque[StoredObject]) -> None:
+    async def _associate(
+        self, contexts: Sequence[ProposedContext], waiting: deque[StoredObject], window: int
+    ) -> None:
         async with connect(
-            self._peer, self._calling_ae, contexts, window=self._window, timeouts=self._timeouts
+            self._peer, self._calling_ae, contexts, window=window, timeouts=self._timeouts
         ) as association:
             accepted = {(c.abstract_syntax, c.transfer_syntax): c for c in association.contexts}
-            lanes = (self._lane(association, accepted, waiting) for _ in range(self._window))
+            granted = _granted(association, window)
+            lanes = (self._lane(association, accepted, waiting, granted == 1) for _ in range(granted))
             for failure in await asyncio.gather(*lanes, return_exceptions=True):
                 if isinstance(failure, BaseException):
                     raise failure
@@ -168,6 +179,7 @@ class Sender:
         association: RequestedAssociation,
         accepted: dict[tuple[UID, UID], AcceptedContext],
         waiting: deque[StoredObject],
+        alone: bool,
     ) -> None:
         """Store one object after the other until none waits or the association is lost."""
         while waiting:
@@ -179,7 +191,10 @@ class Sender:
             try:
                 reply = await association.c_store(context, item.sop_instance, _pieces(item))
             except (RemoteError, OSError) as error:
-                self._failed(item, str(error))
+                if alone or isinstance(error, OSError):
+                    self._failed(item, f"association lost: {error}")
+                else:
+                    waiting.appendleft(item)
                 raise
             self._answered(item, reply.status, reply.comment)
 
@@ -206,16 +221,25 @@ def describe(status: int, comment: str = "") -> str:
     return " ".join(part for part in (f"{status:04X}H", kind, meaning, comment and f"({comment})") if part)
 
 
+def _granted(association: RequestedAssociation, proposed: int) -> int:
+    """Operations the peer lets us have outstanding (PS3.7 D.3.3.3): 1 unless it says more, 0 is no limit."""
+    accept = association.association.accept
+    invoked = accept.window[0] if accept and accept.window else 1
+    return min(invoked or proposed, proposed)
+
+
 def _refusal(item: StoredObject) -> str:
     return f"the peer does not accept {name_of(item.sop_class)} in {name_of(item.transfer_syntax)}"
 
 
 def _pieces(item: StoredObject) -> Iterator[bytes]:
     """The data set of a file, piece by piece: a large object is never in memory as a whole."""
+    deflated = item.transfer_syntax in DEFLATED_TRANSFER_SYNTAXES
     with item.path.open("rb") as file:
         file.seek(item.data_offset)
         while piece := file.read(_PIECE):
-            yield piece
+            # PS3.5 A.5 wants an even length and dcmtk aborts without; files often lack the last byte
+            yield piece + b"\0" if deflated and len(piece) % 2 else piece
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -230,7 +254,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _stored_object(path: Path) -> StoredObject | None:
-    """Read the File Meta Information; None for what is no object that can be sent."""
+    """Read what C-STORE has to say of a file; None for what is no object that can be sent."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_HEAD)
@@ -241,13 +265,27 @@ def _stored_object(path: Path) -> StoredObject | None:
                 meta = read_file_meta(head + file.read(MAX_META_LENGTH))
             except CannotUnderstand:
                 return None
-    if meta.sop_class is None or meta.sop_instance is None or meta.sop_class == MEDIA_STORAGE_DIRECTORY:
+        sop_class, sop_instance = _identity(file)
+    sop_class, sop_instance = sop_class or meta.sop_class, sop_instance or meta.sop_instance
+    if sop_class is None or sop_instance is None or sop_class == MEDIA_STORAGE_DIRECTORY:
         return None
     return StoredObject(
-        path,
-        meta.sop_class,
-        meta.sop_instance,
-        meta.transfer_syntax,
-        meta.data_offset,
-        size - meta.data_offset,
+        path, sop_class, sop_instance, meta.transfer_syntax, meta.data_offset, size - meta.data_offset
     )
+
+
+def _identity(file: BinaryIO) -> tuple[UID | None, UID | None]:
+    """SOP Class and SOP Instance UID of the data set: the command has to say the same (PS3.4 B.2.3).
+
+    The File Meta Information of edited or anonymised files often still has the old ones.
+    """
+    file.seek(0)
+    try:
+        data_set = read_partial(file, stop_when=lambda tag, _vr, _length: tag > SOP_INSTANCE_UID)
+        return _uid(data_set.get("SOPClassUID")), _uid(data_set.get("SOPInstanceUID"))
+    except Exception:  # pydicom fails on damaged data in many ways; the peer shall judge it
+        return None, None
+
+
+def _uid(value: object) -> UID | None:
+    return UID(str(value)) if value and is_uid(str(value)) else None

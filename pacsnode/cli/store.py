@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, run_as_scu, timeouts_of
+from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, configure_log, timeouts_of
+from pacsnode.cli.output import print_table
 
 if TYPE_CHECKING:
     from pacsnode.cli.sending import Batch, Sender, Survey, Tally
@@ -31,9 +32,12 @@ def store(
 
     Folders are walked and files that are not DICOM are skipped. The exit status is 1 when any object failed.
     """
+    import asyncio
+
     from pacsnode.cli.sending import Sender, plan, survey
     from pacsnode.config import Peer
 
+    configure_log(verbose)
     destination = Peer.parse(peer)
     found = survey(paths)
     batches = plan(found.objects)
@@ -47,7 +51,7 @@ def store(
             advance=lambda item: progress.advance(item.size),
         )
         begun = time.perf_counter()
-        run_as_scu(_send_all(sender, batches), verbose)
+        asyncio.run(_send_all(sender, batches))
         seconds = time.perf_counter() - begun
     _print_failures(sender.tally)
     _print_summary(found, sender.tally, seconds)
@@ -100,7 +104,6 @@ def _print_failures(tally: "Tally") -> None:
 
 def _print_summary(found: "Survey", tally: "Tally", seconds: float) -> None:
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE, show_header=False)
@@ -115,6 +118,7 @@ def _print_summary(found: "Survey", tally: "Tally", seconds: float) -> None:
     for reason, count in tally.failures_by_reason()[:SHOWN_FAILURES]:
         table.add_row("", str(count), reason)
     if found.skipped:
-        table.add_row("skipped", str(len(found.skipped)), f"not DICOM objects, {found.skipped[0]} the first")
-    console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+        table.add_row(
+            "skipped", str(len(found.skipped)), f"not DICOM objects; {found.skipped[0]} is the first"
+        )
+    print_table(table)
