@@ -1,0 +1,144 @@
+"""Archive: the room's only public face. Objects come in, are found, are checked.
+
+The files of objects/ are the truth, index.sqlite can be made from them again (reconcile.py). The durability
+scheme is told at the head of files.py (names and recovery) and writer.py (group commit).
+"""
+
+import asyncio
+import itertools
+import sqlite3
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pacsnode.archive import reconcile
+from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
+from pacsnode.archive.index import Index, connect
+from pacsnode.archive.instance import IncomingInstance, IncomingRequest, Intake, Stored
+from pacsnode.archive.readers import Readers
+from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
+from pacsnode.archive.recovery import recover
+from pacsnode.archive.rows import RowBuilder
+from pacsnode.archive.schema import migrate
+from pacsnode.archive.search import Match, Search
+from pacsnode.archive.workers import Workers
+from pacsnode.archive.writer import Duplicates, Writer
+from pacsnode.dicom.part10 import file_meta
+from pacsnode.dicom.query import Query
+from pacsnode.dicom.uid import is_uid
+from pacsnode.errors import ArchiveError, CannotUnderstand
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveOptions:
+    """The settings of [storage], see config.py; `reserve` in bytes."""
+
+    sync: str = "full"
+    duplicates: str = "keep"
+    reserve: int = 2**30
+    workers: int = 4
+    readers: int = 4
+
+
+class Archive:
+    """Objects at rest and their index. Build it with open(); its methods are called in one event loop."""
+
+    def __init__(self, layout: Layout, lock: Lock, options: ArchiveOptions, index: Index) -> None:
+        loop = asyncio.get_running_loop()
+        self._layout = layout
+        self._lock = lock
+        self._free_space = FreeSpace(layout.root, options.reserve)
+        self._tokens = itertools.count(index.next_token())
+        self._workers = Workers(options.workers)
+        duplicates = Duplicates(options.duplicates)
+        self._readers = Readers(layout.index, options.readers)
+        self._search = Search(self._readers)
+        self._writer = Writer(index, layout, loop, duplicates, sync=options.sync != "none")
+        self._intake = Intake(
+            loop=loop,
+            layout=layout,
+            workers=self._workers,
+            writer=self._writer,
+            rows=RowBuilder(),
+            sync=options.sync != "none",
+        )
+
+    @classmethod
+    async def open(cls, root: Path, options: ArchiveOptions) -> Self:
+        """Lock the data root, bring the index up to date, finish what a crash interrupted.
+
+        Raises ArchiveError when the root is in use, or it or the index cannot be used.
+        """
+        layout = Layout(root)
+        lock = Lock(root)
+        try:
+            index = await asyncio.to_thread(_prepare, layout, lock, options.sync)
+            archive = cls(layout, lock, options, index)
+            await archive._readers.open()
+            return archive
+        except BaseException:
+            lock.release()
+            raise
+
+    async def close(self) -> None:
+        """Finish what was given to store(), then let go of the index and the data root."""
+        await self._readers.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._workers.close()  # first: the jobs still running hand their rows to the writer
+        self._writer.close()
+        self._lock.release()
+
+    def begin(self, request: IncomingRequest) -> IncomingInstance:
+        """Make ready for the data set of a C-STORE; touches no file.
+
+        Raises OutOfResources below the reserve, CannotUnderstand when the command's UIDs are none.
+        """
+        if not (is_uid(request.sop_instance) and is_uid(request.sop_class)):
+            raise CannotUnderstand("the command names no valid SOP Class or Instance UID")
+        self._free_space.check()
+        meta = file_meta(
+            request.sop_class,
+            request.sop_instance,
+            request.transfer_syntax,
+            request.source_ae,
+            request.receiving_ae,
+        )
+        return IncomingInstance(request, self._intake, IncomingFile(self._layout, next(self._tokens), meta))
+
+    async def store(self, incoming: IncomingInstance) -> Stored:
+        """Check, write, index; returns when file and row are as durable as storage.sync asks.
+
+        Raises DataSetMismatch, CannotUnderstand, DuplicateInstance, OutOfResources; nothing is left then.
+        """
+        future: asyncio.Future[Stored] = self._intake.loop.create_future()
+        incoming.finish(future)
+        return await future
+
+    def search(self, query: Query) -> AsyncGenerator[list[Match], None]:
+        """The matches of a query in chunks, as they are found; closing the generator stops the search."""
+        return self._search.find(query)
+
+    @staticmethod
+    async def verify(root: Path, deep: bool = False, progress: Progress | None = None) -> Verification:
+        """Compare files and index of a data root that no node uses; see reconcile.verify."""
+        return await asyncio.to_thread(reconcile.verify, root, deep, progress)
+
+    @staticmethod
+    async def rebuild(root: Path, progress: Progress | None = None) -> Rebuilt:
+        """Make the index again from the files of a data root that no node uses; see reconcile.rebuild."""
+        return await asyncio.to_thread(reconcile.rebuild, root, progress)
+
+
+def _prepare(layout: Layout, lock: Lock, sync: str) -> Index:
+    layout.create()
+    lock.acquire()
+    migrate(layout.index)
+    try:
+        connection = connect(layout.index, sync)
+        recover(connection, layout)
+    except (sqlite3.Error, OSError) as error:
+        raise ArchiveError(f"data root {layout.root} cannot be used: {error}") from error
+    return Index(connection)

@@ -1,0 +1,250 @@
+"""An object on its way in: from the first data set bytes to the row that waits for its commit.
+
+IncomingInstance belongs to the event loop; what blocks runs in a worker thread, one job at a time for each
+instance. The statuses that the errors below become are those of PS3.4 B.2.3.
+"""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Final, Protocol
+
+from pacsnode.archive.files import Buffer, IncomingFile, Layout
+from pacsnode.archive.rows import InstanceRow, RowBuilder
+from pacsnode.archive.workers import Workers
+from pacsnode.dicom.header import Header, HeaderIncomplete, scan
+from pacsnode.dicom.information_model import INDEXED_TAGS
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import DataSetMismatch
+
+FLUSH_SIZE: Final = 2**20  # bytes kept in memory before they go to disk; a CT image fits and costs one hop
+JOIN_LIMIT: Final = 64 * 2**10  # bytes; below it one copy is cheaper than a header cut by chunk borders
+
+
+class Outcome(Enum):
+    """What became of an object that was stored."""
+
+    STORED = "stored as a new instance"
+    DUPLICATE = "the identical object was stored before"
+    KEPT_ASIDE = "another object has this SOP Instance UID; this one was kept beside it"
+    REPLACED = "another object had this SOP Instance UID; that one was kept aside"
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingRequest:
+    """What the C-STORE-RQ and its presentation context say about the object (PS3.7 9.1.1)."""
+
+    sop_class: UID
+    sop_instance: UID
+    transfer_syntax: UID
+    source_ae: str
+    receiving_ae: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object that is on disk and in the index. `path` is below the data root, `size` is the file's."""
+
+    outcome: Outcome
+    path: str
+    study: UID
+    series: UID
+    sop_class: UID
+    sop_instance: UID
+    size: int
+
+
+@dataclass(slots=True)
+class Arrival:
+    """An object whose file is written and whose row waits for the next group commit."""
+
+    token: int
+    row: InstanceRow
+    future: asyncio.Future[Stored]
+
+
+class ArrivalQueue(Protocol):
+    """The writer, as seen from here."""
+
+    def submit(self, arrival: Arrival) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What every incoming instance of an archive shares."""
+
+    loop: asyncio.AbstractEventLoop
+    layout: Layout
+    workers: Workers
+    writer: ArrivalQueue
+    rows: RowBuilder
+    sync: bool
+
+
+def settle(results: Sequence[tuple[asyncio.Future[Stored], Stored | Exception]]) -> None:
+    """Answer the waiting tasks; runs in the loop. The association of a cancelled task is gone."""
+    for future, result in results:
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+class IncomingInstance:
+    """Takes the data set while it arrives. Not thread safe: write, discard and finish are called in the loop.
+
+    `unwritten` counts bytes accepted but not yet on disk; the transport stops reading while it is too high
+    and `on_flushed` tells it when to look again. `failed` says why the disk gave up; later data is dropped.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_discarded",
+        "_file",
+        "_flushing",
+        "_future",
+        "_gathered",
+        "_intake",
+        "failed",
+        "on_flushed",
+        "request",
+        "unwritten",
+    )
+
+    def __init__(self, request: IncomingRequest, intake: Intake, file: IncomingFile) -> None:
+        self.request = request
+        self.unwritten = 0
+        self.on_flushed: Callable[[], None] | None = None
+        self.failed: Exception | None = None
+        self._intake = intake
+        self._file = file
+        self._chunks: list[Buffer] = []
+        self._gathered = 0  # bytes in _chunks
+        self._flushing = False
+        self._discarded = False
+        self._future: asyncio.Future[Stored] | None = None
+
+    def write(self, data: Buffer) -> None:
+        """Take the next data set bytes. Never blocks and never raises; `data` must not change afterwards."""
+        if self.failed is not None or self._discarded:
+            return
+        size = len(data)
+        self._chunks.append(data)
+        self._gathered += size
+        self.unwritten += size
+        if self._gathered >= FLUSH_SIZE and not self._flushing:
+            self._flush()
+
+    def discard(self) -> None:
+        """Forget the object and remove what is on disk. Harmless after finish() and when called again."""
+        if self._discarded or self._future is not None:
+            return
+        self._discarded = True
+        self._drop_chunks()
+        if not self._flushing and self._file.is_open:
+            self._intake.workers.submit(self._file.remove)
+
+    def finish(self, future: asyncio.Future[Stored]) -> None:
+        """The data set is complete: check it, make it durable, index it; `future` gets the answer."""
+        self._future = future
+        if self.failed is not None:
+            settle([(future, self.failed)])
+        elif not self._flushing:
+            self._complete()
+
+    def _flush(self) -> None:
+        chunks, taken = self._chunks, self._gathered
+        self._chunks, self._gathered = [], 0
+        self._flushing = True
+        self._intake.workers.submit(partial(self._append_in_worker, chunks, taken))
+
+    def _append_in_worker(self, chunks: list[Buffer], taken: int) -> None:
+        failure: Exception | None = None
+        try:
+            self._file.digest_of(chunks)
+            self._file.append(chunks, self._intake.sync)
+        except Exception as error:
+            failure = error
+        self._intake.loop.call_soon_threadsafe(self._flushed, taken, failure)
+
+    def _flushed(self, taken: int, failure: Exception | None) -> None:
+        self._flushing = False
+        if self._discarded:
+            self._intake.workers.submit(self._file.remove)
+            return
+        self.unwritten -= taken
+        if failure is not None:
+            self.failed = failure
+            self._drop_chunks()
+        if self._future is not None:
+            self.finish(self._future)
+        elif self._gathered >= FLUSH_SIZE:
+            self._flush()
+        if self.on_flushed is not None:
+            self.on_flushed()
+
+    def _drop_chunks(self) -> None:
+        self._chunks = []
+        self._gathered = self.unwritten = 0
+
+    def _complete(self) -> None:
+        assert self._future is not None
+        chunks, self._chunks = self._chunks, []
+        self._intake.workers.submit(partial(self._complete_in_worker, chunks, self._future))
+
+    def _complete_in_worker(self, chunks: list[Buffer], future: asyncio.Future[Stored]) -> None:
+        try:
+            arrival = Arrival(self._file.token, self._arrive(chunks), future)
+        except Exception as error:
+            self._file.remove()
+            self._intake.loop.call_soon_threadsafe(settle, [(future, error)])
+            return
+        self._intake.writer.submit(arrival)
+
+    def _arrive(self, chunks: list[Buffer]) -> InstanceRow:
+        """Check the object against its command and write what is not yet written, durably."""
+        file, intake = self._file, self._intake
+        if file.is_open:  # too long for memory: the header is on disk already
+            file.digest_of(chunks)
+            file.append(chunks, intake.sync)
+            start = memoryview(file.map())[file.data_offset :]
+            header = scan(start, self.request.transfer_syntax, file.size, INDEXED_TAGS)
+            row = self._checked_row(header)
+        else:
+            if len(chunks) > 1 and self._gathered <= JOIN_LIMIT:
+                chunks = [b"".join(chunks)]
+            row = self._checked_row(self._scan_memory(chunks))
+            file.digest_of(chunks)
+            file.append(chunks, sync=False)
+        row.digest = file.digest()
+        row.size = file.file_size
+        file.finish(intake.sync)
+        intake.layout.prepare(row.path)
+        return row
+
+    def _scan_memory(self, chunks: list[Buffer]) -> Header:
+        transfer_syntax = self.request.transfer_syntax
+        start = chunks[0] if chunks else b""
+        try:
+            return scan(start, transfer_syntax, self._gathered, INDEXED_TAGS)
+        except HeaderIncomplete:
+            return scan(b"".join(chunks), transfer_syntax, self._gathered, INDEXED_TAGS)
+
+    def _checked_row(self, header: Header) -> InstanceRow:
+        """The row of the object; raises DataSetMismatch when it is not the one the command announced."""
+        request = self.request
+        row = self._intake.rows.build(header)
+        if row.sop_class != request.sop_class:
+            raise DataSetMismatch(f"SOP Class {row.sop_class or 'missing'} in the data set")
+        if row.sop_instance != request.sop_instance:
+            raise DataSetMismatch(f"SOP Instance {row.sop_instance or 'missing'} in the data set")
+        row.source_ae = request.source_ae
+        row.kept = zlib.compress(header.kept, 1)
+        row.stored_at = time.time()
+        return row

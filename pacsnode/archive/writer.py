@@ -1,0 +1,210 @@
+"""The one writer of the index: group commit, duplicates, and the renames that follow a commit.
+
+A thread takes everything that waits, writes it in one transaction, and only then moves the files to their
+places and answers: what is acknowledged has a durable file and a committed row. While one commit waits for
+the disk the next group gathers, so groups grow with the load and nobody waits for a timer.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from queue import Empty, SimpleQueue
+from typing import Final
+
+import structlog
+
+from pacsnode.archive.files import Layout, out_of_resources
+from pacsnode.archive.index import Index
+from pacsnode.archive.instance import Arrival, Outcome, Stored, settle
+from pacsnode.errors import DuplicateInstance, OutOfResources
+
+MAX_GROUP: Final = 256  # instances; bounds the wait of the first one and the work of a redo
+
+log = structlog.get_logger()
+
+
+class Duplicates(Enum):
+    """What to do with another object under a SOP Instance UID that is taken (storage.duplicates)."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+    REFUSE = "refuse"
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What the index made of one arrival; the moves are done after the commit, in order."""
+
+    arrival: Arrival
+    result: Stored | Exception
+    moves: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Writer:
+    """Owns the write connection; submit() may be called from any thread."""
+
+    def __init__(
+        self,
+        index: Index,
+        layout: Layout,
+        loop: asyncio.AbstractEventLoop,
+        duplicates: Duplicates,
+        sync: bool,
+    ) -> None:
+        self._index = index
+        self._layout = layout
+        self._loop = loop
+        self._duplicates = duplicates
+        self._sync = sync
+        self._queue: SimpleQueue[Arrival | None] = SimpleQueue()
+        self._unsettled: list[tuple[str, str]] = []
+        self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, arrival: Arrival) -> None:
+        self._queue.put(arrival)
+
+    def close(self) -> None:
+        """Commit what was submitted, then close the index."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            group = self._take()
+            stopping = group[-1] is None
+            arrivals = [arrival for arrival in group if arrival is not None]
+            if arrivals:
+                self._store(arrivals)
+        self._index.close()
+
+    def _take(self) -> list[Arrival | None]:
+        """Wait for one arrival, then take what came with it; None ends the group and the thread."""
+        group = [self._queue.get()]
+        try:
+            while group[-1] is not None and len(group) < MAX_GROUP:
+                group.append(self._queue.get_nowait())
+        except Empty:
+            pass
+        return group
+
+    def _store(self, arrivals: Sequence[Arrival]) -> None:
+        verdicts = self._commit_group(arrivals)
+        for verdict in verdicts:
+            self._settle_files(verdict)
+        results = [(verdict.arrival.future, verdict.result) for verdict in verdicts]
+        self._loop.call_soon_threadsafe(settle, results)
+
+    def _commit_group(self, arrivals: Sequence[Arrival]) -> list[_Verdict]:
+        try:
+            return self._commit(arrivals)
+        except Exception as error:
+            if len(arrivals) == 1:
+                return [_Verdict(arrivals[0], _refusal(error))]
+        verdicts = []  # one of them spoils the group: each by itself finds out which
+        for arrival in arrivals:
+            verdicts += self._commit_group([arrival])
+        return verdicts
+
+    def _commit(self, arrivals: Sequence[Arrival]) -> list[_Verdict]:
+        index = self._index
+        try:
+            if self._sync:
+                self._layout.sync_folder(self._layout.incoming)
+            index.begin([arrival.row.sop_instance for arrival in arrivals])
+            verdicts = [self._judge(arrival) for arrival in arrivals]
+            conflicts = index.commit()
+        except Exception:
+            index.rollback()
+            raise
+        for conflict in conflicts:
+            log.warning(
+                "study.conflict",
+                study=conflict.study,
+                sop_instance=conflict.sop_instance,
+                attributes=conflict.attributes,
+            )
+        return verdicts
+
+    def _judge(self, arrival: Arrival) -> _Verdict:
+        """Put one arrival into the open transaction; its SOP Instance UID may be taken."""
+        row, token = arrival.row, arrival.token
+        incoming = self._layout.incoming_path(token)
+        existing = self._index.find(row.sop_instance)
+        if existing is None:
+            self._index.add_instance(token, row)
+            return _Verdict(arrival, _stored(arrival, Outcome.STORED, row.path), [(incoming, row.path)])
+        identity = (row.digest, row.sop_class, row.transfer_syntax)
+        if identity == (existing.digest, existing.sop_class, existing.transfer_syntax):
+            return _Verdict(arrival, _stored(arrival, Outcome.DUPLICATE, existing.path))
+        if self._duplicates is Duplicates.REFUSE:
+            return _Verdict(arrival, DuplicateInstance("another object has this SOP Instance UID"))
+        if self._duplicates is Duplicates.REPLACE:
+            aside = self._layout.conflict_path(row.sop_instance, existing.id)
+            self._index.displace(existing, aside, "replaced")
+            self._index.add_instance(token, row)
+            moves = [(existing.path, aside), (incoming, row.path)]
+            return _Verdict(arrival, _stored(arrival, Outcome.REPLACED, row.path), moves)
+        kept = self._index.find_conflict(row)
+        if kept is not None:
+            return _Verdict(arrival, _stored(arrival, Outcome.DUPLICATE, kept))
+        aside = self._layout.conflict_path(row.sop_instance, token)
+        self._index.add_conflict(token, row, aside, "kept")
+        return _Verdict(arrival, _stored(arrival, Outcome.KEPT_ASIDE, aside), [(incoming, aside)])
+
+    def _settle_files(self, verdict: _Verdict) -> None:
+        """Do the renames of a committed arrival, or remove the file of one that got no row."""
+        self._retry_unsettled()
+        if not verdict.moves:
+            self._layout.remove(self._layout.incoming_path(verdict.arrival.token))
+        for source, target in verdict.moves:
+            try:
+                self._layout.move(source, target)
+            except OSError as error:
+                # File and row are durable, so the answer stays Success: the next group, or the next
+                # start, finds the file in incoming/ under the number of its row.
+                log.error("instance.unsettled", path=target, error=error.strerror)
+                self._unsettled.append((source, target))
+        self._log_conflict(verdict)
+
+    def _retry_unsettled(self) -> None:
+        while self._unsettled:
+            try:
+                self._layout.move(*self._unsettled[0])
+            except OSError:
+                return
+            del self._unsettled[0]
+
+    def _log_conflict(self, verdict: _Verdict) -> None:
+        result, row = verdict.result, verdict.arrival.row
+        conflicting = isinstance(result, Stored) and result.outcome in (Outcome.KEPT_ASIDE, Outcome.REPLACED)
+        if conflicting or isinstance(result, DuplicateInstance):
+            log.warning(
+                "instance.conflict",
+                sop_class=row.sop_class,
+                sop_instance=row.sop_instance,
+                source_ae=row.source_ae,
+                policy=self._duplicates.value,
+            )
+
+
+def _stored(arrival: Arrival, outcome: Outcome, path: str) -> Stored:
+    row = arrival.row
+    parents = row.parents
+    return Stored(
+        outcome, path, parents.study_uid, parents.series_uid, row.sop_class, row.sop_instance, row.size
+    )
+
+
+def _refusal(error: Exception) -> Exception:
+    """What the sender of an arrival hears that could not be committed."""
+    if isinstance(error, OSError):
+        return out_of_resources(error)
+    if isinstance(error, sqlite3.OperationalError):  # disk full, I/O error: the arrival is not to blame
+        log.error("index.failed", error=str(error))
+        return OutOfResources("the index cannot be written")
+    return error
