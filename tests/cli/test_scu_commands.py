@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-FILES = ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "rtplan.dcm", "MR_small_bigendian.dcm")
+FILES = ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "rtplan.dcm", "ExplVR_BigEnd.dcm")
 needs_storescp = pytest.mark.skipif(shutil.which("storescp") is None, reason="storescp is not installed")
 
 
@@ -80,7 +80,7 @@ async def test_store_sends_a_folder_and_find_lists_it(peer: str, folder: Path) -
     assert (status, errors) == (0, "")
     assert "README is the first" in output
     status, output, _ = await pacsnode(
-        "find", peer, "--level", "STUDY", "-k", "PatientName=compressed*", "--json"
+        "find", peer, "--level", "STUDY", "-k", "PatientName=compressedsamples^n*", "--json"
     )
     assert status == 0
     (match,) = json.loads(output)
@@ -119,7 +119,7 @@ async def test_store_over_several_associations(peer: str, folder: Path) -> None:
 async def test_what_another_receiver_gets_is_what_lies_in_the_files(folder: Path, tmp_path: Path) -> None:
     received = tmp_path / "received"
     received.mkdir()
-    async with storescp("+xa", "-od", str(received)) as peer:
+    async with storescp("+xa", "+B", "-od", str(received)) as peer:
         status, _, errors = await pacsnode("store", peer, folder)
     assert (status, errors) == (0, "")
     stored = {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, received.iterdir())}

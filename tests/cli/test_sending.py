@@ -1,13 +1,26 @@
 """Which files are objects, and which presentation contexts they need."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
-from pacsnode.cli.sending import MAX_CONTEXTS, StoredObject, Tally, describe, plan, survey
+from pacsnode.cli import sending
+from pacsnode.cli.sending import MAX_CONTEXTS, Sender, StoredObject, Tally, describe, plan, survey
+from pacsnode.config import Peer
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
+from pacsnode.errors import AssociationAborted
+from pacsnode.net.association import Timeouts
+from pacsnode.net.requestor import Reply
+from pacsnode.ul.negotiation import AcceptedContext, Result
 
 CT = UID("1.2.840.10008.5.1.4.1.1.2")
 MR = UID("1.2.840.10008.5.1.4.1.1.4")
@@ -96,3 +109,60 @@ def test_a_status_is_described_for_people(status: int, comment: str, text: str) 
 def test_failures_are_counted_by_reason() -> None:
     tally = Tally(failures=[(an_object(CT), "full"), (an_object(CT), "refused"), (an_object(CT), "full")])
     assert tally.failures_by_reason() == [("full", 2), ("refused", 1)]
+
+
+def test_the_uids_of_the_data_set_win_over_those_of_the_file_meta(tmp_path: Path) -> None:
+    path = tmp_path / "edited"
+    data_set = dcmread(get_testdata_file("CT_small.dcm"))
+    data_set.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    data_set.save_as(path)
+    (item,) = survey([path]).objects
+    assert item.sop_instance == data_set.SOPInstanceUID
+
+
+class BreaksOffAt:
+    """A peer that ends the association whenever one object arrives, and takes every other."""
+
+    def __init__(self, poison: UID, window: int) -> None:
+        self.poison = poison
+        self.window = window
+        self.received: list[UID] = []
+
+    @asynccontextmanager
+    async def connect(self, _peer, _calling_ae, contexts, *, window, timeouts) -> AsyncIterator[object]:
+        granted = min(window, self.window)
+        lost = asyncio.Event()
+
+        async def c_store(_context, sop_instance: UID, _data) -> Reply:
+            if sop_instance == self.poison:
+                lost.set()
+            await asyncio.sleep(0)
+            if lost.is_set():
+                raise AssociationAborted("aborted by the peer")
+            self.received.append(sop_instance)
+            return Reply(0, "")
+
+        yield SimpleNamespace(
+            contexts=[
+                AcceptedContext(c.id, Result.ACCEPTANCE, c.abstract_syntax, c.transfer_syntaxes[0])
+                for c in contexts
+            ],
+            association=SimpleNamespace(accept=SimpleNamespace(window=(granted, 1))),
+            c_store=c_store,
+        )
+
+
+@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("parallel", [1, 2])
+async def test_only_the_object_fails_at_which_the_peer_breaks_off(
+    monkeypatch: pytest.MonkeyPatch, window: int, parallel: int
+) -> None:
+    objects = [replace(an_object(CT), sop_instance=UID(f"1.2.{number}")) for number in range(12)]
+    peer = BreaksOffAt(objects[5].sop_instance, window)
+    monkeypatch.setattr(sending, "connect", peer.connect)
+    sender = Sender(Peer.parse("A@h:1"), "TEST", Timeouts(), parallel=parallel, window=window)
+    (batch,) = plan(objects)
+    await sender.send(batch)
+    assert [item for item, _ in sender.tally.failures] == [objects[5]]
+    assert sorted(peer.received) == sorted(item.sop_instance for item in objects if item != objects[5])
+    assert sender.tally.sent == 11
