@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pydicom.data
@@ -80,25 +80,32 @@ def _is_storable(path: Path) -> bool:
     )
 
 
+def settings_for(root: Path, **sections: dict[str, object]) -> Settings:
+    """Settings with free ports and `root` as data root; sections as keyword arguments."""
+    values: dict[str, dict[str, object]] = {
+        "node": {"storage": str(root)},
+        "dimse": {"host": "127.0.0.1", "port": 0},
+        "web": {"host": "127.0.0.1", "port": 0},
+        "storage": {"reserve": 0},
+    }
+    for section, given in sections.items():
+        values[section] = {**values.get(section, {}), **given}
+    return Settings.model_validate(values)
+
+
 SettingsOf = Callable[..., Settings]
 
 
 @pytest.fixture
-def settings_of(tmp_path: Path) -> SettingsOf:
-    """Settings with free ports and a data root of their own; sections as keyword arguments."""
+def root(tmp_path: Path) -> Path:
+    """The data root of `settings_of` and `node`."""
+    return tmp_path / "root"
 
-    def make(**sections: dict[str, object]) -> Settings:
-        defaults: dict[str, dict[str, object]] = {
-            "node": {"storage": str(tmp_path / "root")},
-            "dimse": {"host": "127.0.0.1", "port": 0},
-            "web": {"host": "127.0.0.1", "port": 0},
-            "storage": {"reserve": 0},
-        }
-        for section, values in sections.items():
-            defaults[section] = {**defaults.get(section, {}), **values}
-        return Settings.model_validate(defaults)
 
-    return make
+@pytest.fixture
+def settings_of(root: Path) -> SettingsOf:
+    """`settings_for` with a data root of the test's own."""
+    return partial(settings_for, root)
 
 
 @pytest_asyncio.fixture
