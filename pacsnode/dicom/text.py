@@ -69,7 +69,7 @@ _SPELLING: Final = re.compile(r"[^A-Z0-9]")  # "ISO-IR 100", "ISO_IR_100" and "i
 _UNDECLARED: Final = "latin_1"
 
 _TOKEN: Final = re.compile(
-    rb"\x1b\$?[(),\-./]?[@-~]|[\x00-\x20]|[\x21-\x7f]+|[\x80-\xff]+"  # designation, control, G0, G1
+    rb"\x1b[!-/]+[0-~]|[\x00-\x20]|[\x21-\x7f]+|[\x80-\xff]+"  # escape sequence, control, G0, G1
 )
 _CODED_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # PS3.5 6.1.2.2
 _SINGLE_VALUED_VRS: Final = frozenset({"LT", "ST", "UT", "UR"})  # backslash is a character, PS3.5 6.2
