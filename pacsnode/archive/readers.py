@@ -1,0 +1,86 @@
+"""A pool of connections that only read the index.
+
+Each is an aiosqlite connection with a thread of its own; in WAL mode a reader sees the state of the last
+commit before its statement began and never waits for the writer.
+"""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import aiosqlite
+
+from pacsnode.errors import ArchiveError, OutOfResources
+
+SPARE: Final = 28  # connections beyond the pool's size: a peer that reads its answers slowly keeps one busy
+WAIT: Final = 10.0  # seconds for a connection to become free
+CACHE: Final = 16 * 2**20  # bytes of pages per connection; the by-key indexes of 100,000 studies fit
+MMAP: Final = 1 << 30  # bytes of the index mapped instead of read
+BUSY_TIMEOUT: Final = 5.0  # seconds; a reader only ever waits for a checkpoint that restarts the log
+
+
+class Readers:
+    """Hands out connections; keeps `size` of them open, opens some more while all are busy."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._idle: list[aiosqlite.Connection] = []
+        self._slots = asyncio.Semaphore(size + SPARE)
+        self._closed = False
+
+    async def open(self) -> None:
+        """Open the first connection. Raises ArchiveError when the index cannot be read."""
+        try:
+            self._idle.append(await self._connect())
+        except sqlite3.Error as error:
+            raise ArchiveError(f"{self._path.name}: {error}") from error
+
+    async def close(self) -> None:
+        """Close the idle connections; one in use closes when it comes back."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def acquire(self) -> aiosqlite.Connection:
+        """A connection for one statement, to be given back. Raises OutOfResources when none becomes free."""
+        try:
+            async with asyncio.timeout(WAIT):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise OutOfResources("too many queries at once") from None
+        try:
+            return self._idle.pop() if self._idle else await self._connect()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def release(self, connection: aiosqlite.Connection) -> None:
+        """Take a connection back; its statement has ended."""
+        if self._closed or len(self._idle) >= self._size:
+            connection.stop()
+        else:
+            self._idle.append(connection)
+        self._slots.release()
+
+    async def _connect(self) -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(
+            f"file:{_quoted(self._path)}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY_TIMEOUT,
+            cached_statements=256,
+        )
+        try:
+            for pragma in (f"cache_size = -{CACHE // 1024}", f"mmap_size = {MMAP}", "query_only = 1"):
+                await connection.execute_fetchall(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.stop()  # its thread would keep the process alive
+            raise
+        return connection
+
+
+def _quoted(path: Path) -> str:
+    """A path inside a SQLite URI."""
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -1,0 +1,156 @@
+"""Queries answered from the index, in chunks (PS3.4 C.4.1.3).
+
+SQL finds, the reader's thread decides what SQL cannot (keys on the kept header, values among several) while
+it fetches; only matches reach the loop, a chunk at a time. Closing the generator ends the statement.
+"""
+
+import asyncio
+import sqlite3
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final, TypeVar, cast
+
+import aiosqlite
+
+from pacsnode.archive.readers import Readers
+from pacsnode.archive.sql import sql_of
+from pacsnode.archive.statement import BoundPlan, plan_for
+from pacsnode.dicom.element import KeyReader, Value, read_keys, split_values
+from pacsnode.dicom.header import Encoding
+from pacsnode.dicom.matching import predicate
+from pacsnode.dicom.query import Query
+from pacsnode.errors import OutOfResources
+
+CHUNK: Final = 100  # rows per hop between threads
+HEADER_CHUNK: Final = 20  # rows when each has a header to read: some 3 ms of the interpreter's time
+# Column `encoding` of table `header`.
+ENCODINGS: Final = (Encoding(False, True), Encoding(True, True), Encoding(False, False))
+
+_Result = TypeVar("_Result")
+
+Match = tuple[Value | int | None, ...]
+"""The values of one match, in the order of the keys of its query; None where a number is unknown."""
+
+_Row = tuple[str | int | bytes | None, ...]
+_RowReader = Callable[[sqlite3.Cursor, _Row], Match | None]
+
+
+class Search:
+    """Finds entities of the index."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def find(self, query: Query) -> AsyncGenerator[list[Match], None]:
+        """Yield the matches of `query`, never an empty chunk.
+
+        Raises OutOfResources when the index cannot be read or too many queries are running.
+        """
+        scan = _Scan(self._readers, query)
+        try:
+            await scan.start()
+            while not scan.done:
+                if matches := await scan.next_chunk():
+                    yield matches
+        except sqlite3.Error as error:
+            raise OutOfResources(f"the index cannot be read: {error}") from error
+        finally:
+            await scan.close()
+
+
+class _Scan:
+    """One statement under way. Its connection goes back as soon as the last row is there."""
+
+    def __init__(self, readers: Readers, query: Query) -> None:
+        bound = plan_for(query)
+        sql, constants = sql_of(bound.plan)
+        self._sql = sql
+        self._parameters = {**constants, **bound.parameters}
+        self._readers = readers
+        self._row_reader = _row_reader(query, bound)
+        self._chunk = HEADER_CHUNK if bound.header_keys else CHUNK
+        in_python = not bound.plan.limited
+        self._skip = query.offset if in_python else 0
+        self._left = query.limit if in_python else None
+        self._connection: aiosqlite.Connection | None = None
+        self._cursor: aiosqlite.Cursor | None = None
+        self.done = False
+
+    async def start(self) -> None:
+        self._connection = await self._readers.acquire()
+        self._cursor = await self._interruptible(self._connection.execute(self._sql, self._parameters))
+        self._cursor.row_factory = self._row_reader  # type: ignore[assignment]  # aiosqlite asks for a type
+
+    async def next_chunk(self) -> list[Match]:
+        """The matches among the next rows; empty when there are none among them."""
+        if self._cursor is None:
+            return []
+        rows = cast("list[Match | None]", await self._interruptible(self._cursor.fetchmany(self._chunk)))
+        matches = [row for row in rows if row is not None]
+        if self._skip:
+            skipped = min(self._skip, len(matches))
+            self._skip -= skipped
+            matches = matches[skipped:]
+        if self._left is not None:
+            matches = matches[: self._left]
+            self._left -= len(matches)
+        if len(rows) < self._chunk or self._left == 0:
+            await self.close()
+        return matches
+
+    async def close(self) -> None:
+        """End the statement and give the connection back; harmless when that was done."""
+        self.done = True
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if self._cursor is not None:
+                await self._cursor.close()
+        finally:
+            self._readers.release(connection)
+
+    async def _interruptible(self, step: Awaitable[_Result]) -> _Result:
+        """A step in the reader's thread; when the task is cancelled, SQLite stops looking."""
+        try:
+            return await step
+        except asyncio.CancelledError:
+            if self._connection is not None:
+                await self._connection.interrupt()
+            raise
+
+
+def _row_reader(query: Query, bound: BoundPlan) -> _RowReader | None:
+    """What makes a match of a row, or None of a row that is none; runs in the reader's thread.
+
+    None when rows are matches as they come.
+    """
+    if bound.plan.columns and not bound.residual and not bound.header_keys:
+        return None
+    tests = [(position, key.vr, predicate(key, query.match_unknown)) for position, key in bound.residual]
+    readers = [KeyReader(key, query.match_unknown) for key in bound.header_keys]
+    from_header = [key.attribute is None for key in query.keys]
+    n_columns = len(bound.plan.columns)
+
+    def read(_cursor: sqlite3.Cursor, row: _Row) -> Match | None:
+        for position, vr, test in tests:
+            if not test(split_values(str(row[position]), vr)):
+                return None
+        columns = cast(Match, row[:n_columns])
+        if not readers:
+            return columns
+        found = _read_header(row[n_columns], row[n_columns + 1], readers)
+        if found is None:
+            return None
+        next_column, next_found = iter(columns), iter(found)
+        return tuple(next(next_found if header else next_column) for header in from_header)
+
+    return read
+
+
+def _read_header(
+    encoding: str | int | bytes | None, kept: str | int | bytes | None, readers: list[KeyReader]
+) -> list[Value] | None:
+    """The values of the header keys of a row, or None when one does not match."""
+    data = zlib.decompress(kept) if isinstance(kept, bytes) else b""
+    return read_keys(data, ENCODINGS[encoding if isinstance(encoding, int) else 0], readers)

@@ -1,0 +1,192 @@
+"""Data elements in the neutral form that identifiers, the kept header and answers share. Pure.
+
+Text is Unicode, numbers are their decimal text, several values are joined by a backslash, a sequence is a
+tuple of items. Reading is pydicom's; nothing is converted that is not asked for. What is malformed is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import Final, NamedTuple
+
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
+
+from pacsnode.dicom.header import Encoding
+from pacsnode.dicom.information_model import SPECIFIC_CHARACTER_SET
+from pacsnode.dicom.matching import predicate
+from pacsnode.dicom.query import SINGLE_VALUED_VRS, Key, Matching
+from pacsnode.dicom.text import Decoder, decoder
+from pacsnode.errors import CannotUnderstand
+
+Value = str | bytes | tuple["Item", ...]
+"""Text, the bytes of an OB-like element, or the items of a sequence."""
+
+
+class Element(NamedTuple):
+    tag: int
+    vr: str
+    value: Value
+
+
+Item = tuple[Element, ...]
+
+BINARY_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+STRUCT_OF: Final = {
+    "US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
+}  # fmt: skip
+_AMBIGUOUS: Final = {"US or SS": "US", "OB or OW": "OW", "US or OW": "US", "US or SS or OW": "US"}
+
+
+class DataSet:
+    """A parsed data set, or an item of one, read element by element."""
+
+    __slots__ = ("_coded", "_dataset")
+
+    def __init__(self, dataset: Dataset, coded: Decoder | None = None) -> None:
+        """`coded` is the decoder of the enclosing data set, which an item inherits (PS3.5 7.5.3)."""
+        self._dataset = dataset
+        own = dataset.get_item(SPECIFIC_CHARACTER_SET) if SPECIFIC_CHARACTER_SET in dataset else None
+        raw = own.value if isinstance(own, RawDataElement) else None
+        self._coded = coded if coded is not None and not raw else decoder(raw)
+
+    @classmethod
+    def parse(cls, data: bytes, encoding: Encoding) -> DataSet:
+        """Read an encoded data set. Raises CannotUnderstand."""
+        try:
+            return cls(read_dataset(BytesIO(data), encoding.implicit, encoding.little_endian))
+        except Exception as error:  # pydicom has no base class for what malformed bytes make it raise
+            raise CannotUnderstand(f"the data set cannot be read: {error}") from error
+
+    def tags(self) -> Iterator[int]:
+        return map(int, self._dataset.keys())
+
+    def vr_of(self, tag: int) -> str:
+        """The VR as encoded, or as the dictionary has it; UN when neither knows."""
+        vr = self._dataset.get_item(tag).VR
+        if not vr or vr == "UN":
+            try:
+                vr = dictionary_VR(tag)
+            except KeyError:
+                return "UN"
+        return _AMBIGUOUS.get(vr, vr)
+
+    def text(self, tag: int, vr: str) -> str:
+        """The value of an element that is no sequence and not binary; "" when absent."""
+        if tag not in self._dataset:
+            return ""
+        if vr in STRUCT_OF or vr == "AT":
+            element = self._converted(tag)
+            return _numbers(element) if element is not None else ""
+        raw = self._dataset.get_item(tag).value
+        if not raw:
+            return ""
+        return self._coded.text(raw, vr) if isinstance(raw, bytes) else str(raw)
+
+    def items(self, tag: int) -> Iterator[DataSet]:
+        """The items of a sequence; none when it is absent."""
+        element = self._converted(tag) if tag in self._dataset else None
+        if element is not None and element.VR == "SQ":
+            for item in element.value:
+                yield DataSet(item, self._coded)
+
+    def _converted(self, tag: int) -> DataElement | None:
+        try:
+            return self._dataset[tag]
+        except Exception:  # see parse()
+            return None
+
+    def element(self, tag: int) -> Element:
+        """One element with all that is in it."""
+        vr = self.vr_of(tag)
+        if vr == "SQ":
+            return Element(tag, vr, tuple(item.elements() for item in self.items(tag)))
+        if vr in BINARY_VRS:
+            raw = self._dataset.get_item(tag).value
+            return Element(tag, vr, raw if isinstance(raw, bytes) else b"")
+        return Element(tag, vr, self.text(tag, vr))
+
+    def elements(self) -> Item:
+        """All elements of an item, without group lengths and its own Specific Character Set."""
+        wanted = (tag for tag in self.tags() if tag & 0xFFFF and tag != SPECIFIC_CHARACTER_SET)
+        return tuple(self.element(tag) for tag in sorted(wanted))
+
+
+def _numbers(element: DataElement) -> str:
+    """Binary numbers as text; an attribute tag as eight hexadecimal digits."""
+    value = element.value
+    if value is None:
+        return ""
+    values = value if isinstance(value, (MultiValue, list)) else [value]
+    if element.VR == "AT":
+        return "\\".join(f"{int(number):08X}" for number in values)
+    return "\\".join(map(str, values))
+
+
+def split_values(text: str, vr: str) -> list[str]:
+    return [text] if vr in SINGLE_VALUED_VRS else [value.strip(" \0") for value in text.split("\\")]
+
+
+class KeyReader:
+    """Decides one key on a data set, and reads what the answer says about it."""
+
+    __slots__ = ("_items", "_key", "_match_unknown", "_matches")
+
+    def __init__(self, key: Key, match_unknown: bool) -> None:
+        self._key = key
+        self._match_unknown = match_unknown
+        self._items = tuple(KeyReader(item, match_unknown) for item in key.items)
+        self._matches: Callable[[list[str]], bool] = (
+            predicate(key, match_unknown) if key.vr != "SQ" else lambda _values: True
+        )
+
+    def read(self, data_set: DataSet) -> Value | None:
+        """The value to answer, or None when the key does not match."""
+        key = self._key
+        if key.vr == "SQ":
+            return self._read_sequence(data_set)
+        text = data_set.text(key.tag, key.vr)
+        return text if self._matches(split_values(text, key.vr)) else None
+
+    def _read_sequence(self, data_set: DataSet) -> Value | None:
+        """The matching items with the requested attributes only, or the whole sequence (PS3.4 C.2.2.2.6)."""
+        if not self._items:
+            return tuple(item.elements() for item in data_set.items(self._key.tag))
+        restricting = self._key.matching is Matching.SEQUENCE
+        found = []
+        empty = True
+        for item in data_set.items(self._key.tag):
+            empty = False
+            values = [reader.read(item) for reader in self._items]
+            if None not in values:
+                found.append(self._item(values))
+        if restricting and not found and not (empty and self._match_unknown):
+            return None
+        return tuple(found)
+
+    def _item(self, values: list[Value | None]) -> Item:
+        keys = self._key.items
+        return tuple(
+            Element(key.tag, key.vr, value)
+            for key, value in sorted(zip(keys, values, strict=True), key=lambda pair: pair[0].tag)
+            if value is not None
+        )
+
+
+def read_keys(data: bytes, encoding: Encoding, readers: list[KeyReader]) -> list[Value] | None:
+    """The values of the keys in a kept header, or None when one of them does not match."""
+    try:
+        data_set = DataSet.parse(data, encoding)
+    except CannotUnderstand:
+        data_set = DataSet(Dataset())  # it was read once, at ingest; columns still answer
+    values = []
+    for reader in readers:
+        value = reader.read(data_set)
+        if value is None:
+            return None
+        values.append(value)
+    return values

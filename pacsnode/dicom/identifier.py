@@ -1,0 +1,227 @@
+"""Identifiers of C-FIND: requests read, responses written (PS3.4 C.4.1.1.3, PS3.5 7.1). Pure.
+
+Responses are written by hand: a query may have 100,000 of them, of a dozen short elements each.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from pacsnode.dicom.element import BINARY_VRS, STRUCT_OF, DataSet, Item, Value
+from pacsnode.dicom.header import Encoding, encoding_of, scan
+from pacsnode.dicom.information_model import (
+    INSTANCE_AVAILABILITY,
+    QUERY_RETRIEVE_LEVEL,
+    RETRIEVE_AE_TITLE,
+    SPECIFIC_CHARACTER_SET,
+)
+from pacsnode.dicom.query import MAX_DEPTH, Query, RequestedKey
+from pacsnode.dicom.text import charset_for, encode
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import InvalidIdentifier
+
+# VRs with two reserved bytes and a length of four (PS3.5 Table 7.1-1).
+_LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_CODED_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # by (0008,0005), PS3.5 6.1.2.2
+_WORD_SIZE: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}  # bytes
+_MAX_SHORT: Final = 0xFFFE  # bytes a length of two can tell
+_LENGTHS_AT_HAND: Final = 256  # the lengths of nearly all values, packed once
+
+RowValue = Value | int | None
+"""A value of a match: None and "" are both sent with zero length."""
+
+
+class RequestIdentifier:
+    """The identifier of a C-FIND request."""
+
+    __slots__ = ("_data_set",)
+
+    def __init__(self, data: bytes, transfer_syntax: UID) -> None:
+        """Raises CannotUnderstand."""
+        scan(data, transfer_syntax, len(data), frozenset())  # pydicom ends quietly at a cut-off value
+        self._data_set = DataSet.parse(data, encoding_of(transfer_syntax))
+
+    @property
+    def character_set(self) -> str:
+        return self._data_set.text(SPECIFIC_CHARACTER_SET, "CS")
+
+    @property
+    def level(self) -> str:
+        """Query/Retrieve Level as sent; "" when missing."""
+        return self._data_set.text(QUERY_RETRIEVE_LEVEL, "CS")
+
+    def requested(self) -> tuple[RequestedKey, ...]:
+        """All elements, sequences with their items. Raises InvalidIdentifier when nested too deep."""
+        return _requested(self._data_set, 0)
+
+
+def _requested(data_set: DataSet, depth: int) -> tuple[RequestedKey, ...]:
+    return tuple(_requested_key(data_set, tag, depth) for tag in data_set.tags())
+
+
+def _requested_key(data_set: DataSet, tag: int, depth: int) -> RequestedKey:
+    vr = data_set.vr_of(tag)
+    if vr != "SQ":
+        return RequestedKey(tag, vr, "" if vr in BINARY_VRS else data_set.text(tag, vr))
+    if depth >= MAX_DEPTH:
+        raise InvalidIdentifier("sequences are nested too deep", (tag,))
+    return RequestedKey(tag, vr, items=tuple(_requested(item, depth + 1) for item in data_set.items(tag)))
+
+
+class ElementWriter:
+    """Writes data elements in one encoding (PS3.5 7.1.2, 7.1.3)."""
+
+    __slots__ = ("_implicit", "_order", "long_lengths", "short_lengths")
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._implicit = encoding.implicit
+        self._order = "<" if encoding.little_endian else ">"
+        self.short_lengths = [struct.pack(f"{self._order}H", n) for n in range(_LENGTHS_AT_HAND)]
+        self.long_lengths = [struct.pack(f"{self._order}I", n) for n in range(_LENGTHS_AT_HAND)]
+
+    def is_long(self, vr: str) -> bool:
+        """Whether the length of an element takes four bytes."""
+        return self._implicit or vr in _LONG_VRS
+
+    def head(self, tag: int, vr: str) -> bytes:
+        """Everything before the length."""
+        numbers = struct.pack(f"{self._order}HH", tag >> 16, tag & 0xFFFF)
+        if self._implicit:
+            return numbers
+        return numbers + vr.encode("ascii") + (b"\0\0" if vr in _LONG_VRS else b"")
+
+    def number_writer(self, vr: str) -> Callable[[int], bytes]:
+        """What writes a number of the index: a count is text, the size of a matrix binary."""
+        if vr in STRUCT_OF:
+            return struct.Struct(self._order + STRUCT_OF[vr]).pack
+        return lambda number: b"%d" % number
+
+    def element(self, tag: int, vr: str, value: RowValue, charset: str) -> bytes:
+        """One element, its text in `charset`, padded to an even length."""
+        data = self._data(vr, value, charset)
+        if len(data) & 1:
+            data += pad_of(vr)
+        if self.is_long(vr):
+            return self.head(tag, vr) + struct.pack(f"{self._order}I", len(data)) + data
+        if len(data) > _MAX_SHORT:  # more than the VR allows: PS3.5 6.2.2 note 4 has it sent as UN
+            return self.element(tag, "UN", data, charset)
+        return self.head(tag, vr) + struct.pack(f"{self._order}H", len(data)) + data
+
+    def _data(self, vr: str, value: RowValue, charset: str) -> bytes:
+        if value is None or value == "":
+            return b""
+        if isinstance(value, tuple):
+            return b"".join(self._item(item, charset) for item in value)
+        if isinstance(value, bytes):
+            return value if self._order == "<" else _swapped(value, _WORD_SIZE.get(vr, 1))
+        text = str(value)
+        if _is_binary(vr):
+            return self._packed(vr, text)
+        return encode(text, charset, vr) if vr in _CODED_VRS else text.encode("latin_1", "replace")
+
+    def _item(self, item: Item, charset: str) -> bytes:
+        """An item of explicit length (PS3.5 7.5.1)."""
+        body = b"".join(self.element(tag, vr, value, charset) for tag, vr, value in item)
+        return struct.pack(f"{self._order}HHI", 0xFFFE, 0xE000, len(body)) + body
+
+    def _packed(self, vr: str, text: str) -> bytes:
+        """Binary numbers; nothing when the text holds none that fit."""
+        parts = text.split("\\")
+        try:
+            if vr == "AT":
+                tags = [int(part, 16) for part in parts]
+                return b"".join(struct.pack(f"{self._order}HH", tag >> 16, tag & 0xFFFF) for tag in tags)
+            convert = float if vr in ("FL", "FD") else int
+            return struct.pack(f"{self._order}{len(parts)}{STRUCT_OF[vr]}", *map(convert, parts))
+        except (ValueError, struct.error, OverflowError):
+            return b""
+
+
+def _is_binary(vr: str) -> bool:
+    return vr in STRUCT_OF or vr == "AT"
+
+
+def pad_of(vr: str) -> bytes:
+    """What makes a value of odd length even (PS3.5 6.2)."""
+    return b"\0" if vr == "UI" or vr in BINARY_VRS else b" "
+
+
+def _swapped(data: bytes, size: int) -> bytes:
+    """Words of a kept little endian value for a big endian answer."""
+    if size == 1 or len(data) % size:
+        return data
+    return b"".join(data[i : i + size][::-1] for i in range(0, len(data), size))
+
+
+class ResponseEncoder:
+    """Writes the identifiers that answer one query.
+
+    An answer holds what was asked for and is supported, Query/Retrieve Level, Retrieve AE Title and Instance
+    Availability, and Specific Character Set when a value is not ASCII (PS3.4 C.4.1.1.3.2).
+    """
+
+    def __init__(self, query: Query, encoding: Encoding, retrieve_ae: str) -> None:
+        self._charset = query.character_set
+        self._writer = ElementWriter(encoding)
+        constants = [
+            (QUERY_RETRIEVE_LEVEL, "CS", query.level.value),
+            (RETRIEVE_AE_TITLE, "AE", retrieve_ae),
+            (INSTANCE_AVAILABILITY, "CS", "ONLINE"),
+        ]
+        self._keys = [(key.tag, key.vr) for key in query.keys]
+        # Of a kept header, binary numbers come as text.
+        self._plain = not any(key.attribute is None and _is_binary(key.vr) for key in query.keys)
+        self._between: list[bytes] = []  # constants that come before each key, then those behind the last
+        for tag, _ in [*self._keys, (1 << 32, "")]:
+            before = [constant for constant in constants if constant[0] < tag]
+            constants = constants[len(before) :]
+            self._between.append(b"".join(self._writer.element(*constant, charset="") for constant in before))
+        self._slots = [
+            (
+                between + self._writer.head(tag, vr),
+                pad_of(vr),
+                self._writer.long_lengths if self._writer.is_long(vr) else self._writer.short_lengths,
+                self._writer.number_writer(vr),
+            )
+            for between, (tag, vr) in zip(self._between, self._keys, strict=False)
+        ]
+
+    def encode(self, values: Sequence[RowValue]) -> bytes:
+        """The identifier of one match; `values` in the order of the keys of the query."""
+        if not self._plain:
+            return self._encode_any(values)
+        parts: list[bytes] = []
+        try:
+            for (head, pad, lengths, number), value in zip(self._slots, values, strict=True):
+                # What is neither a number nor text has no encode(): it goes the long way.
+                data = number(value) if value.__class__ is int else value.encode("ascii")  # type: ignore
+                length = len(data)
+                if length & 1:
+                    parts += (head, lengths[length + 1], data, pad)
+                else:
+                    parts += (head, lengths[length], data)
+        except (AttributeError, UnicodeEncodeError, IndexError):
+            return self._encode_any(values)
+        parts.append(self._between[-1])
+        return b"".join(parts)
+
+    def _encode_any(self, values: Sequence[RowValue]) -> bytes:
+        """Sequences, long values, text that is not ASCII."""
+        charset, _ = charset_for(_texts(self._keys, values), self._charset)
+        parts = [self._writer.element(SPECIFIC_CHARACTER_SET, "CS", charset, "")] if charset else []
+        for between, (tag, vr), value in zip(self._between, self._keys, values, strict=False):
+            parts += (between, self._writer.element(tag, vr, value, charset))
+        parts.append(self._between[-1])
+        return b"".join(parts)
+
+
+def _texts(keys: Sequence[tuple[int, str]], values: Sequence[RowValue]) -> Iterator[str]:
+    """All text whose encoding depends on Specific Character Set."""
+    for (_, vr), value in zip(keys, values, strict=True):
+        if isinstance(value, str) and vr in _CODED_VRS:
+            yield value
+        elif isinstance(value, tuple):
+            for item in value:
+                yield from _texts([(tag, vr) for tag, vr, _ in item], [element.value for element in item])

@@ -1,0 +1,139 @@
+"""Dates and times of keys as ranges in one comparable form (PS3.4 C.2.2.2.1.3, C.2.2.2.5; PS3.5 6.2).
+
+A value stands for all it could mean: `2230` is 22:30:00.000000 to 22:30:59.999999, so single values and the
+ends of ranges are compared by meaning, not as strings. A value with a fraction is an instant.
+The comparable forms are those of the generated columns of archive.schema: YYYYMMDD and HHMMSS.FFFFFF.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Both ends inclusive; None is open."""
+
+    low: str | None
+    high: str | None
+
+    def __contains__(self, key: str) -> bool:
+        return (self.low is None or key >= self.low) and (self.high is None or key <= self.high)
+
+
+_DATE: Final = re.compile(r"\d{4}(\d\d(\d\d)?)?", re.ASCII)
+_TIME: Final = re.compile(r"\d\d(\d\d(\d\d(\.\d{1,6})?)?)?", re.ASCII)
+_DATE_TIME: Final = re.compile(
+    r"(?P<digits>\d{4}(?:\d\d){0,5})(?:\.(?P<fraction>\d{1,6}))?(?P<offset>[+-](?:0\d|1[0-4])[0-5]\d)?",
+    re.ASCII,
+)
+
+_LATEST_TIME: Final = "235959.999999"
+# Month, day, hour, minute and second that a DT leaves out: the earliest and the latest it can mean. 31 days
+# in each month only serve comparison.
+_EARLIEST: Final = "00000101000000"
+_LATEST: Final = "99991231235959"
+
+
+def date_key(value: str) -> str:
+    """A stored DA in comparable form; the dots of ACR-NEMA go."""
+    return value.strip().replace(".", "")
+
+
+def time_key(value: str) -> str:
+    """A stored TM in comparable form; the colons of ACR-NEMA go; "" stays."""
+    plain = value.strip().replace(":", "")
+    if not plain:
+        return ""
+    if len(plain) <= 6:
+        return f"{plain:0<6}.000000"
+    return f"{plain:0<13}"[:13]
+
+
+def date_range(text: str) -> Range:
+    """The range a DA key names. Raises ValueError."""
+    return _range(text, _date_span)
+
+
+def time_range(text: str) -> Range:
+    """The range a TM key names; one that crosses midnight matches nothing (PS3.4 C.2.2.2.5.2)."""
+    return _range(text, _time_span)
+
+
+def date_time_range(text: str) -> Range:
+    """The range a DT key names. Raises ValueError.
+
+    A hyphen splits the value where both sides are DTs in order; else it belongs to the offset from UTC.
+    """
+    plain = text.replace(" ", "")
+    for position in (match.start() for match in re.finditer("-", plain)):
+        ends = plain[:position], plain[position + 1 :]
+        if not any(ends) or any(end and not _DATE_TIME.fullmatch(end) for end in ends):
+            continue
+        found = _range(plain, _date_time_span, position)
+        if found.low is None or found.high is None or found.low <= found.high:
+            return found
+    low, high = _date_time_span(plain)
+    return Range(low, high)
+
+
+def date_time_key(value: str) -> str:
+    """A stored DT in comparable form: its earliest meaning, in UTC when it has an offset; "" if malformed."""
+    try:
+        return _date_time_span(value.replace(" ", ""))[0]
+    except ValueError:
+        return ""
+
+
+def _range(text: str, span: Callable[[str], tuple[str, str]], split_at: int | None = None) -> Range:
+    """Read `a-b`, `a-`, `-b` or `a` with `span`, which gives the earliest and latest meaning of one value."""
+    plain = text.replace(" ", "")
+    if split_at is None:
+        split_at = plain.find("-")
+    if split_at < 0:
+        return Range(*span(plain))
+    low, high = plain[:split_at], plain[split_at + 1 :]
+    if not low and not high:
+        raise ValueError("a range without ends")
+    return Range(span(low)[0] if low else None, span(high)[1] if high else None)
+
+
+def _date_span(text: str) -> tuple[str, str]:
+    plain = text.replace(".", "")
+    if not _DATE.fullmatch(plain):
+        raise ValueError(f"{text!r} is no date")
+    return f"{plain:0<8}", f"{plain:9<8}"
+
+
+def _time_span(text: str) -> tuple[str, str]:
+    plain = text.replace(":", "")
+    if not _TIME.fullmatch(plain):
+        raise ValueError(f"{text!r} is no time")
+    earliest = time_key(plain)
+    return earliest, earliest if len(plain) > 6 else plain + _LATEST_TIME[len(plain) :]
+
+
+def _date_time_span(text: str) -> tuple[str, str]:
+    match = _DATE_TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no date and time")
+    digits, fraction, offset = match["digits"], match["fraction"], match["offset"]
+    earliest = digits + _EARLIEST[len(digits) :]
+    latest = digits + _LATEST[len(digits) :]
+    first, last = (f"{fraction:0<6}",) * 2 if fraction is not None else ("000000", "999999")
+    return f"{_to_utc(earliest, offset)}.{first}", f"{_to_utc(latest, offset)}.{last}"
+
+
+def _to_utc(digits: str, offset: str | None) -> str:
+    """Shift YYYYMMDDHHMMSS by an offset from UTC; without one the local time is compared as it stands."""
+    if offset is None:
+        return digits
+    minutes = int(offset[1:3]) * 60 + int(offset[3:5])
+    try:
+        moment = datetime.strptime(digits, "%Y%m%d%H%M%S")
+        shifted = moment - timedelta(minutes=minutes if offset[0] == "+" else -minutes)
+    except (ValueError, OverflowError):
+        return digits  # 31 February as the end of a partial value, or year 0: the offset hardly matters there
+    return shifted.strftime("%Y%m%d%H%M%S").rjust(14, "0")
