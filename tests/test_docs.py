@@ -1,7 +1,9 @@
 """Configuration file, documentation and settings say the same."""
 
+import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ from pacsnode.config import PEERS_VARIABLE, SHORT_NAMES, Setting, Settings, load
 REPOSITORY = Path(__file__).resolve().parent.parent
 FILE = REPOSITORY / "conf" / "pacsnode.toml"
 PAGE = REPOSITORY / "docs" / "configuration.md"
+
+OPERATIONS = REPOSITORY / "docs" / "operations.md"
+LEVELS = {"debug", "info", "warning", "error", "exception"}
 
 ROWS = list(settings_table())
 
@@ -45,6 +50,21 @@ def test_the_page_has_a_row_for_every_setting(setting: Setting) -> None:
 def test_the_page_has_no_row_for_anything_else() -> None:
     rows = re.findall(r"^\| `(\w+\.\w+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
     assert rows == [row.name for row in ROWS]
+
+
+def logged_events() -> Iterator[tuple[str, str]]:
+    """Name and level of every event, as `log.info("room.noun_past", ...)` has them."""
+    for module in (REPOSITORY / "pacsnode").rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr=level), args=[ast.Constant(value=str(name)), *_]):
+                    if level in LEVELS:
+                        yield name, "error" if level == "exception" else level
+
+
+def test_every_event_of_the_log_is_explained() -> None:
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (\w+) \|", OPERATIONS.read_text("utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(set(logged_events()))
 
 
 def test_what_is_shown_is_read_back() -> None:
