@@ -315,9 +315,8 @@ class _Walk:
         if implicit or group == _ITEM_GROUP or not (vr.isalpha() and vr.isupper()):
             return _Element(tag, None, self._long.unpack_from(head, 4)[0], position + 8)
         (length,) = self._short.unpack_from(head, 6)
-        if vr in _LONG_VRS or (
-            vr not in _SHORT_VRS and length == 0
-        ):  # PS3.5 6.2: new VRs are of the long form
+        is_new = vr not in _SHORT_VRS and length == 0  # every VR to come is of the long form (PS3.5 6.2)
+        if vr in _LONG_VRS or is_new:
             if len(head) < 12:
                 raise self._short_of(position + 12)
             return _Element(tag, vr, self._long.unpack_from(head, 8)[0], position + 12)
