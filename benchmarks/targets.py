@@ -36,6 +36,7 @@ class Target(ABC):
 
     name: ClassVar[str]
     answers_find: ClassVar[bool] = True
+    forks: ClassVar[bool] = False  # a process an association: its time is lost to us if nobody waits for it
     durability: ClassVar[str]  # what it has done when it answers a C-STORE; printed under the table
 
     def __init__(self, work: Path) -> None:
@@ -127,7 +128,7 @@ class Target(ABC):
         return 0
 
     def processor_seconds(self) -> float:
-        """User and system time of the process tree; processes that ended are counted in their parent."""
+        """User and system time of the process tree, children that were waited for included."""
         ticks = 0
         for pid in self._tree():
             try:
@@ -254,6 +255,7 @@ class Storescp(Target):
 
     name = "storescp"
     answers_find = False
+    forks = True
     durability = "file handed to the page cache, no sync, no index"
 
     def command(self) -> list[str]:
