@@ -1,27 +1,27 @@
 """Every error pacsnode raises, drawn as a tree. Imports nothing.
 
-    PacsnodeError
-    +-- ConfigurationError            a setting, a flag or an environment variable is wrong
-    +-- RemoteError                   what a peer did or did not do
-    |   +-- InvalidPdu                bytes that are no PDU (PS3.8 9.3); answered with A-ABORT
-    |   +-- InvalidMessage            a command set that cannot be read (PS3.7 6.3); answered with A-ABORT
-    |   +-- AssociationRejected       A-ASSOCIATE-RJ received
-    |   +-- AssociationAborted        A-ABORT received, or the transport went away
-    |   +-- PeerUnreachable           no transport connection could be made
-    |   +-- PeerTimeout               no answer in time
-    |   +-- NoPresentationContext     the peer accepted no context for what is to be sent
-    +-- OperationError                a DIMSE or web request that cannot be carried out; has a status on the wire
-    |   +-- OutOfResources            disk full or below the reserve, too many operations
-    |   +-- DataSetMismatch           the data set is not what the command says it is
-    |   +-- CannotUnderstand          the data set cannot be read
-    |   +-- DuplicateInstance         another object has this SOP Instance UID and the policy is `refuse`
-    |   +-- InvalidIdentifier         an identifier against the rules of its information model
-    |   +-- SopClassNotSupported
-    |   +-- UnrecognizedOperation     a command this SOP class does not have
-    |   +-- NotAuthorized
-    |   +-- Cancelled                 the requestor sent C-CANCEL
-    |   +-- ProcessingFailure         a bug of ours, caught at the dispatcher
-    +-- ArchiveError                  the data root or the index is unusable; the service cannot start
+PacsnodeError
++-- ConfigurationError            a setting, a flag or an environment variable is wrong
++-- RemoteError                   what a peer did or did not do
+|   +-- InvalidPdu                bytes that are no PDU (PS3.8 9.3); answered with A-ABORT
+|   +-- InvalidMessage            a command set that cannot be read (PS3.7 6.3); answered with A-ABORT
+|   +-- AssociationRejected       A-ASSOCIATE-RJ received
+|   +-- AssociationAborted        A-ABORT received, or the transport went away
+|   +-- PeerUnreachable           no transport connection could be made
+|   +-- PeerTimeout               no answer in time
+|   +-- NoPresentationContext     the peer accepted no context for what is to be sent
++-- OperationError                a DIMSE or web request that cannot be carried out; has a status on the wire
+|   +-- OutOfResources            disk full or below the reserve, too many operations
+|   +-- DataSetMismatch           the data set is not what the command says it is
+|   +-- CannotUnderstand          the data set cannot be read
+|   +-- DuplicateInstance         another object has this SOP Instance UID and the policy is `refuse`
+|   +-- InvalidIdentifier         an identifier against the rules of its information model
+|   +-- SopClassNotSupported
+|   +-- UnrecognizedOperation     a command this SOP class does not have
+|   +-- NotAuthorized
+|   +-- Cancelled                 the requestor sent C-CANCEL
+|   +-- ProcessingFailure         a bug of ours, caught at the dispatcher
++-- ArchiveError                  the data root or the index is unusable; the service cannot start
 """
 
 

@@ -6,7 +6,7 @@ async with connect(peer, "PACSNODE", [ProposedContext(1, VERIFICATION, (IMPLICIT
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO

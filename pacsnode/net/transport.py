@@ -6,6 +6,7 @@ below the asyncio transport.
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -60,9 +61,8 @@ class Transport(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)  # type: ignore[union-attr]
         peer = transport.get_extra_info("peername")
         self.remote_address = str(peer[0]) if peer else ""
-        self._socket = transport.get_extra_info("socket")
-        if self._socket is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = _own_socket(transport)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._acknowledge_at_once()
         self.last_received = self._loop.time()
         self.upper_layer.connected(self.last_received)
@@ -87,6 +87,8 @@ class Transport(asyncio.Protocol):
             self._handler.handle(event)
         if self._timer is not None:
             self._timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
         self._transport = self._socket = None
         self._writable.set()
         self._closed.set()
@@ -180,3 +182,8 @@ class Transport(asyncio.Protocol):
         self._timer = None
         self.upper_layer.handle_timer(max(self._loop.time(), self.upper_layer.deadline or 0.0))
         self._deliver()
+
+
+def _own_socket(transport: asyncio.BaseTransport) -> socket.socket:
+    """A second descriptor of the connection: uvloop's stand-in makes a socket anew for every option."""
+    return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
