@@ -194,8 +194,6 @@ class Dimse(Section):
     """Operations one association may have outstanding, if it negotiates the window; 1 otherwise."""
     artim_timeout: Seconds = 30.0
     """Seconds to wait for an A-ASSOCIATE-RQ on a new connection, and for its close after the end."""
-    associate_timeout: Seconds = 30.0
-    """Seconds until a peer that the node calls must have accepted the association."""
     dimse_timeout: Seconds = 60.0
     """Seconds to wait for the next part of a message, or for a response."""
     idle_timeout: Seconds = 600.0
