@@ -22,6 +22,7 @@ from tests.support.objects import (
     read_data_set,
 )
 from tests.support.raw import EXPLICIT, PATIENT_ROOT_FIND, STUDY_ROOT_FIND, RawPeer
+from tests.support.sending import send_files
 from tests.support.truth import REFUSED, Truth
 
 pytestmark = [
@@ -54,22 +55,8 @@ async def archive(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Arc
     async with Node(settings_for(root)) as node:
         archive = Archive(root, node.dimse_port, Truth.of(real_objects()))
         archive.sent = [part10(path) for path in real_objects()]
-        await _send_all(archive)
+        archive.statuses = await send_files(node.dimse_port, archive.sent)
         yield archive
-
-
-async def _send_all(archive: Archive) -> None:
-    pairs = sorted({(item.sop_class, item.transfer_syntax) for item in archive.sent})
-    assert len(pairs) <= 128
-    contexts = [(sop_class, [transfer_syntax]) for sop_class, transfer_syntax in pairs]
-    async with await RawPeer.associated(archive.port, *contexts) as peer:
-        for number, item in enumerate(archive.sent):
-            context = 2 * pairs.index((item.sop_class, item.transfer_syntax)) + 1
-            reply = await peer.store(
-                item.sop, item.data, context=context, sop_class=item.sop_class, message_id=number + 1
-            )
-            archive.statuses.append(reply.status)
-        assert await peer.release()
 
 
 async def test_whole_objects_are_taken_and_damaged_ones_refused(archive: Archive) -> None:
