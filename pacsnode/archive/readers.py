@@ -28,7 +28,9 @@ class Readers:
         self._size = size
         self._idle: list[aiosqlite.Connection] = []
         self._slots = asyncio.Semaphore(size + SPARE)
+        self._stopping: set[asyncio.Future[object]] = set()
         self._closed = False
+        self.in_use = 0
 
     async def open(self) -> None:
         """Open the first connection. Raises ArchiveError when the index cannot be read."""
@@ -41,7 +43,8 @@ class Readers:
         """Close the idle connections; one in use closes when it comes back."""
         self._closed = True
         while self._idle:
-            await self._idle.pop().close()
+            self._stop(self._idle.pop())
+        await asyncio.gather(*self._stopping, return_exceptions=True)
 
     async def acquire(self) -> aiosqlite.Connection:
         """A connection for one statement, to be given back. Raises OutOfResources when none becomes free."""
@@ -51,18 +54,28 @@ class Readers:
         except TimeoutError:
             raise OutOfResources("too many queries at once") from None
         try:
-            return self._idle.pop() if self._idle else await self._connect()
+            connection = self._idle.pop() if self._idle else await self._connect()
         except BaseException:
             self._slots.release()
             raise
+        self.in_use += 1
+        return connection
 
-    def release(self, connection: aiosqlite.Connection) -> None:
-        """Take a connection back; its statement has ended."""
-        if self._closed or len(self._idle) >= self._size:
-            connection.stop()
+    def release(self, connection: aiosqlite.Connection, *, usable: bool = True) -> None:
+        """Take a connection back; its statement has ended, or it is not to be used again."""
+        if self._closed or not usable or len(self._idle) >= self._size:
+            self._stop(connection)
         else:
             self._idle.append(connection)
         self._slots.release()
+        self.in_use -= 1
+
+    def _stop(self, connection: aiosqlite.Connection) -> None:
+        """Close a connection when its thread gets to it; close() waits for that, nobody else."""
+        stopped = connection.stop()
+        if stopped is not None:
+            self._stopping.add(stopped)
+            stopped.add_done_callback(self._stopping.discard)
 
     async def _connect(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(

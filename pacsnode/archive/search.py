@@ -74,6 +74,7 @@ class _Scan:
         self._left = query.limit if in_python else None
         self._connection: aiosqlite.Connection | None = None
         self._cursor: aiosqlite.Cursor | None = None
+        self._interrupted = False
         self.done = False
 
     async def start(self) -> None:
@@ -105,16 +106,18 @@ class _Scan:
         if connection is None:
             return
         try:
-            if self._cursor is not None:
+            if self._cursor is not None and not self._interrupted:
                 await self._cursor.close()
         finally:
-            self._readers.release(connection)
+            self._readers.release(connection, usable=not self._interrupted)
 
     async def _interruptible(self, step: Awaitable[_Result]) -> _Result:
         """A step in the reader's thread; when the task is cancelled, SQLite stops looking."""
         try:
             return await step
         except asyncio.CancelledError:
+            # The thread may be anywhere in the step: the connection is given up rather than waited for.
+            self._interrupted = True
             if self._connection is not None:
                 await self._connection.interrupt()
             raise
