@@ -1,0 +1,188 @@
+"""What an acknowledgement is worth: kill -9, and the recovery of incoming/ step by step."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from structlog.testing import capture_logs
+
+from pacsnode.archive.reconcile import verify
+from tests.archive.conftest import OpenArchive, store
+from tests.support.objects import data_set_bytes, incoming, made, object_path
+
+ROUNDS = 10
+
+# Stores without end over several streams and prints each SOP Instance UID when it was acknowledged.
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from pacsnode.archive.archive import Archive, ArchiveOptions
+from tests.archive.conftest import store
+from tests.support.objects import made
+
+async def stream(archive, first):
+    for number in range(first, first + 10_000):
+        stored = await store(archive, made(number, study=number % 5 + 1))
+        print(stored.sop_instance, flush=True)
+
+async def main(root, start):
+    archive = await Archive.open(root, ArchiveOptions(reserve=0, duplicates="replace"))
+    print("open", flush=True)
+    await asyncio.gather(*(stream(archive, start + 10_000 * n) for n in range(4)))
+
+asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+"""
+
+
+async def run_and_kill(root: Path, start: int, acknowledgements: int) -> set[str]:
+    """Kill the child after some acknowledgements; returns all that were printed."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, str(root), str(start), stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"open\n"
+    lines = [await child.stdout.readline() for _ in range(acknowledgements)]
+    os.kill(child.pid, signal.SIGKILL)
+    rest = await child.stdout.read()
+    await child.wait()
+    whole = (b"".join(lines) + rest).rpartition(b"\n")[0]
+    return set(whole.decode().split("\n"))
+
+
+async def test_after_kill_9_every_acknowledged_object_is_listed_and_readable(
+    open_archive: OpenArchive, root: Path
+) -> None:
+    acknowledged: set[str] = set()
+    for number in range(ROUNDS):
+        # The same numbers again now and then, so that duplicates are on their way as well.
+        acknowledged |= await run_and_kill(
+            root, start=100_000 * (number % 3), acknowledgements=1 + number * 7
+        )
+        async with open_archive():
+            assert incoming(root) == []
+        with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+            listed = dict(connection.execute("SELECT sop_instance_uid, path FROM instance"))
+        assert acknowledged <= listed.keys()
+        assert verify(root, deep=True).problems == []
+    for sop_instance in acknowledged:
+        assert dcmread(root / listed[sop_instance]).SOPInstanceUID == sop_instance
+
+
+Recover = Callable[[], Awaitable[list[tuple[str, int, int]]]]
+
+
+@pytest.fixture
+def recovering(open_archive: OpenArchive) -> Recover:
+    """Opens the archive once and gives the log events of that."""
+
+    async def recovered() -> list[tuple[str, int, int]]:
+        with capture_logs() as logs:
+            async with open_archive():
+                pass
+        return [(log["event"], log["finished"], log["removed"]) for log in logs]
+
+    return recovered
+
+
+def back_to_incoming(root: Path, path: Path) -> None:
+    """Undo the rename of a committed object."""
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        sql = "SELECT id FROM instance WHERE path = ?1 UNION SELECT id FROM conflict WHERE path = ?1"
+        [(token,)] = connection.execute(sql, (str(path.relative_to(root)),)).fetchall()
+    path.rename(root / "incoming" / f"{token}.part")
+
+
+async def test_a_clean_start_says_nothing(recovering: Recover) -> None:
+    assert await recovering() == []
+
+
+async def test_a_committed_file_gets_its_place(
+    open_archive: OpenArchive, root: Path, recovering: Recover
+) -> None:
+    async with open_archive() as archive:
+        await store(archive, made(1))
+    place = object_path(root, made(1))
+    back_to_incoming(root, place)
+    place.parent.rmdir()
+    assert await recovering() == [("index.recovered", 1, 0)]
+    assert data_set_bytes(place) == made(1).data
+
+
+async def test_files_that_were_never_committed_are_removed(
+    open_archive: OpenArchive, root: Path, recovering: Recover
+) -> None:
+    async with open_archive() as archive:
+        await store(archive, made(1))
+    for name in ("999.part", "rubbish", "-1.part", "1.2.part"):
+        (root / "incoming" / name).write_bytes(b"half an obj")
+    assert await recovering() == [("index.recovered", 0, 4)]
+    assert incoming(root) == []
+    assert verify(root, deep=True).agrees
+
+
+async def test_a_file_kept_aside_gets_its_place(
+    open_archive: OpenArchive, root: Path, recovering: Recover
+) -> None:
+    async with open_archive() as archive:
+        await store(archive, made(1))
+        aside = (await store(archive, made(1, pixels=66))).path
+    back_to_incoming(root, root / aside)
+    assert await recovering() == [("index.recovered", 1, 0)]
+    assert data_set_bytes(root / aside) == made(1, pixels=66).data
+
+
+@pytest.mark.parametrize("steps_done", [0, 1])
+async def test_a_replacement_cut_short_is_finished(
+    open_archive: OpenArchive, root: Path, recovering: Recover, steps_done: int
+) -> None:
+    async with open_archive(duplicates="replace") as archive:
+        await store(archive, made(1))
+        await store(archive, made(1, pixels=66))
+    place = object_path(root, made(1))
+    [aside] = (root / "conflicts").iterdir()
+    back_to_incoming(root, place)  # the second rename
+    if steps_done == 0:
+        aside.rename(place)  # and the first: the replaced object is still where it was
+    await recovering()
+    assert data_set_bytes(place) == made(1, pixels=66).data
+    assert data_set_bytes(aside) == made(1).data
+    assert verify(root, deep=True).agrees
+
+
+async def test_numbers_go_on_after_a_restart(open_archive: OpenArchive, root: Path) -> None:
+    for number in (1, 2, 3):
+        async with open_archive() as archive:
+            await store(archive, made(number))
+            await store(archive, made(number, pixels=66 + number * 2))
+    assert verify(root, deep=True).agrees
+
+
+@pytest.mark.parametrize("sync", ["full", "file", "none"])
+async def test_every_sync_policy_stores(open_archive: OpenArchive, root: Path, sync: str) -> None:
+    async with open_archive(sync=sync) as archive:
+        await asyncio.gather(*(store(archive, made(number)) for number in range(1, 9)))
+    assert verify(root, deep=True).rows == 8
+
+
+@pytest.mark.parametrize(("sync", "calls"), [("full", 1), ("file", 1), ("none", 0)])
+async def test_the_file_is_synced_before_the_answer(
+    open_archive: OpenArchive, monkeypatch: pytest.MonkeyPatch, sync: str, calls: int
+) -> None:
+    synced: list[int] = []
+    real = os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        synced.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+    async with open_archive(sync=sync) as archive:
+        await store(archive, made(1))
+        assert len(synced) == calls

@@ -1,0 +1,196 @@
+"""archive.writer, index and parents: what the rows say, however the objects came."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pacsnode.archive.archive import Archive
+from pacsnode.archive.index import Index
+from pacsnode.archive.instance import Outcome
+from pacsnode.errors import OutOfResources
+from tests.archive.conftest import OpenArchive, receive, store
+from tests.support.objects import incoming, made, stored_files
+
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+
+# What the counts and lists have to be, told by the rows themselves.
+RECOUNTED = {
+    "series": "SELECT id, (SELECT count(*) FROM instance WHERE series_fk = series.id) FROM series",
+    "study": "SELECT id, (SELECT count(*) FROM series WHERE study_fk = study.id),"
+    " (SELECT count(*) FROM instance JOIN series ON series.id = series_fk WHERE study_fk = study.id)"
+    " FROM study",
+    "patient": "SELECT id, (SELECT count(*) FROM study WHERE patient_fk = patient.id),"
+    " (SELECT count(*) FROM series JOIN study ON study.id = study_fk WHERE patient_fk = patient.id),"
+    " (SELECT count(*) FROM instance JOIN series ON series.id = series_fk JOIN study ON study.id = study_fk"
+    " WHERE patient_fk = patient.id) FROM patient",
+}
+KEPT_COUNTS = {
+    "series": "SELECT id, n_instances FROM series",
+    "study": "SELECT id, n_series, n_instances FROM study",
+    "patient": "SELECT id, n_studies, n_series, n_instances FROM patient",
+}
+
+
+def rows(root: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def assert_counts_are_right(root: Path) -> None:
+    for table, recount in RECOUNTED.items():
+        assert sorted(rows(root, KEPT_COUNTS[table])) == sorted(rows(root, recount)), table
+    for study, modalities, sop_classes in rows(root, "SELECT id, modalities, sop_classes FROM study"):
+        found = rows(
+            root, f"SELECT DISTINCT modality FROM series WHERE study_fk = {study} AND modality <> ''"
+        )
+        assert modalities == "\\".join(sorted(str(modality) for (modality,) in found))
+        found = rows(
+            root,
+            "SELECT DISTINCT sop_class_uid FROM instance JOIN series ON series.id = series_fk"
+            f" WHERE study_fk = {study}",
+        )
+        assert sop_classes == "\\".join(sorted(str(sop_class) for (sop_class,) in found))
+    assert rows(root, "SELECT id FROM instance EXCEPT SELECT instance_id FROM header") == []
+    assert rows(root, "SELECT instance_id FROM header EXCEPT SELECT id FROM instance") == []
+
+
+@pytest.mark.parametrize("policy", ["keep", "replace"])
+async def test_counts_and_lists_equal_a_recount(open_archive: OpenArchive, root: Path, policy: str) -> None:
+    async def send(archive: Archive, number: int) -> None:
+        series = number % 3 + 1
+        mr = series == 3
+        await store(
+            archive,
+            made(
+                number % 50 + 1,
+                study=number % 4 + 1,
+                series=series,
+                pixels=64 + 2 * (number % 5),
+                Modality="MR" if mr else "CT",
+                SOPClassUID=MR_IMAGE if mr else "1.2.840.10008.5.1.4.1.1.2",
+                PatientID=f"P{number % 4 % 2}",
+            ),
+            sop_class=MR_IMAGE if mr else "1.2.840.10008.5.1.4.1.1.2",
+        )
+
+    for _ in range(2):  # the second time with nothing remembered
+        async with open_archive(duplicates=policy, workers=4) as archive:
+            await asyncio.gather(*(send(archive, number) for number in range(120)))
+        assert_counts_are_right(root)
+
+
+async def test_one_bad_arrival_does_not_spoil_its_group(
+    archive: Archive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = Index.add_instance
+
+    def fragile(self: Index, token: int, row: object) -> None:
+        if row.sop_instance == made(5).sop:  # type: ignore[attr-defined]
+            raise sqlite3.OperationalError("database or disk is full")
+        add(self, token, row)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Index, "add_instance", fragile)
+    results = await asyncio.gather(
+        *(store(archive, made(number)) for number in range(1, 11)), return_exceptions=True
+    )
+    assert [type(result) for result in results].count(OutOfResources) == 1
+    assert isinstance(results[4], OutOfResources)
+    assert len(list(stored_files(root))) == 9
+    assert incoming(root) == []
+    assert_counts_are_right(root)
+
+
+async def test_a_rename_that_fails_is_done_by_the_next_group(
+    archive: Archive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: object, source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr("pacsnode.archive.files.Layout.move", failing)
+        assert (await store(archive, made(1))).outcome is Outcome.STORED
+    assert [log["event"] for log in logs] == ["instance.unsettled"]
+    assert len(incoming(root)) == 1
+    await store(archive, made(2))
+    assert incoming(root) == []
+    assert len(list(stored_files(root))) == 2
+
+
+async def test_a_study_under_another_patient_is_stored_and_logged_once(archive: Archive, root: Path) -> None:
+    await store(archive, made(1, PatientID="FIRST"))
+    with capture_logs() as logs:
+        for number in (2, 3, 4):
+            await store(archive, made(number, PatientID="SECOND", InstanceNumber=number))
+    assert [(log["event"], log["log_level"], log["attributes"]) for log in logs] == [
+        ("study.conflict", "warning", ("PatientID",))
+    ]
+    assert not any("FIRST" in str(log) or "SECOND" in str(log) for log in logs)
+    assert rows(root, "SELECT patient_id, n_instances FROM patient") == [("FIRST", 4)]
+
+
+async def test_the_issuer_makes_another_patient(archive: Archive, root: Path) -> None:
+    await store(archive, made(1, study=1, PatientID="1", IssuerOfPatientID="A"))
+    await store(archive, made(1, study=2, PatientID="1", IssuerOfPatientID="B"))
+    await store(archive, made(1, study=3, PatientID="1", IssuerOfPatientID="A"))
+    assert sorted(rows(root, "SELECT issuer_of_patient_id, n_studies FROM patient")) == [("A", 2), ("B", 1)]
+
+
+async def test_strangers_without_an_id_are_not_merged(archive: Archive, root: Path) -> None:
+    for study in (1, 2):
+        await store(archive, made(1, study=study, PatientID="", PatientName=f"Doe^{study}"))
+    assert len(rows(root, "SELECT * FROM patient")) == 2
+
+
+async def test_a_stranger_is_recognised_when_the_id_comes(archive: Archive, root: Path) -> None:
+    await store(archive, made(1, study=9, PatientID="KNOWN"))
+    await store(archive, made(1, PatientID=""))
+    await store(archive, made(2, PatientID="KNOWN"))
+    assert rows(root, "SELECT patient_id, n_studies, n_instances FROM patient") == [("KNOWN", 2, 3)]
+    assert_counts_are_right(root)
+
+
+async def test_what_was_empty_is_filled_by_a_later_instance(archive: Archive, root: Path) -> None:
+    await store(archive, made(1, StudyDescription="", ReferringPhysicianName="", Modality=""))
+    await store(
+        archive, made(2, StudyDescription="Chest", ReferringPhysicianName="Ref^Doctor", Modality="CT")
+    )
+    await store(archive, made(3, StudyDescription=""))
+    assert rows(
+        root,
+        "SELECT study_description, referring_physician_name, referring_physician_name_key, modalities"
+        " FROM study",
+    ) == [("Chest", "Ref^Doctor", "ref^doctor", "CT")]
+
+
+async def test_the_first_value_stays_when_two_differ(archive: Archive, root: Path) -> None:
+    await store(archive, made(1, StudyDescription="First", SeriesDescription="One"))
+    with capture_logs() as logs:
+        await store(archive, made(2, StudyDescription="Second", SeriesDescription="Two"))
+    assert rows(root, "SELECT study_description, series_description FROM study, series") == [("First", "One")]
+    assert [log["attributes"] for log in logs] == [("StudyDescription", "SeriesDescription")]
+
+
+async def test_a_series_uid_in_two_studies_is_two_series(archive: Archive, root: Path) -> None:
+    await store(archive, made(1, study=1, SeriesInstanceUID="1.2.3"))
+    await store(archive, made(1, study=2, SeriesInstanceUID="1.2.3"))
+    assert rows(root, "SELECT series_instance_uid, n_instances FROM series") == [("1.2.3", 1)] * 2
+
+
+async def test_text_is_kept_as_unicode_and_numbers_as_numbers(archive: Archive, root: Path) -> None:
+    await store(
+        archive,
+        made(1, SpecificCharacterSet="ISO_IR 126", PatientName="Διονυσιος", Rows=512, NumberOfFrames="1"),
+    )
+    assert rows(root, "SELECT patient_name, patient_name_key FROM patient") == [("Διονυσιος", "διονυσιοσ")]
+    assert rows(root, "SELECT rows, number_of_frames, image_type FROM instance") == [(512, "1", "")]
+
+
+async def test_more_arrivals_than_one_group_takes(archive: Archive, root: Path) -> None:
+    arriving = [receive(archive, made(number)) for number in range(1, 301)]
+    await asyncio.gather(*(archive.store(instance) for instance in arriving))
+    assert rows(root, "SELECT n_instances FROM study") == [(300,)]
+    assert_counts_are_right(root)
