@@ -1,12 +1,14 @@
-"""The command line as a shell sees it."""
+"""The command line as its user sees it. In this process: test_scu_commands.py starts real ones."""
 
-import os
-import subprocess
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+import structlog
+
+from pacsnode import cli
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,22 @@ Pacsnode = Callable[..., Ran]
 
 
 @pytest.fixture
-def pacsnode() -> Pacsnode:
+def pacsnode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Pacsnode]:
     """Run `pacsnode` with arguments, and variables as keywords."""
 
     def run(*arguments: object, **variables: str) -> Ran:
-        done = subprocess.run(
-            [sys.executable, "-m", "pacsnode.cli", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "COLUMNS": "100", **variables},
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        capsys.readouterr()  # what the scene printed is not the command's
+        with monkeypatch.context() as patch:
+            for name, value in {"COLUMNS": "100", **variables}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["pacsnode", *map(str, arguments)])
+            status = cli.main()
+        return Ran(status, *capsys.readouterr())
 
-    return run
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield run
+    # a command logs to the standard error of its test, which is closed by now
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
