@@ -34,6 +34,8 @@ class Readers:
 
     async def open(self) -> None:
         """Open the first connection. Raises ArchiveError when the index cannot be read."""
+        if not self._path.is_file():
+            raise ArchiveError(f"{self._path.name}: there is no such index")
         try:
             self._idle.append(await self._connect())
         except sqlite3.Error as error:

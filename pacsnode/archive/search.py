@@ -16,15 +16,15 @@ from pacsnode.archive.readers import Readers
 from pacsnode.archive.sql import sql_of
 from pacsnode.archive.statement import BoundPlan, plan_for
 from pacsnode.dicom.element import KeyReader, Value, read_keys, split_values
-from pacsnode.dicom.header import Encoding
 from pacsnode.dicom.matching import predicate
 from pacsnode.dicom.query import Query
+from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.errors import OutOfResources
 
 CHUNK: Final = 100  # rows per hop between threads
-HEADER_CHUNK: Final = 20  # rows when each has a header to read: some 3 ms of the interpreter's time
+HEADER_CHUNK: Final = 20  # rows when each has a header to read: a few ms of the interpreter's time
 # Column `encoding` of table `header`.
-ENCODINGS: Final = (Encoding(False, True), Encoding(True, True), Encoding(False, False))
+ENCODINGS: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE)
 
 _Result = TypeVar("_Result")
 

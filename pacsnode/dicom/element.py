@@ -6,7 +6,8 @@ tuple of items. Reading is pydicom's; nothing is converted that is not asked for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Final, NamedTuple
 
@@ -16,11 +17,12 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
 
-from pacsnode.dicom.header import Encoding
+from pacsnode.dicom.header import Encoding, encoding_of, scan
 from pacsnode.dicom.information_model import SPECIFIC_CHARACTER_SET
 from pacsnode.dicom.matching import predicate
 from pacsnode.dicom.query import SINGLE_VALUED_VRS, Key, Matching
 from pacsnode.dicom.text import Decoder, decoder
+from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand
 
 Value = str | bytes | tuple["Item", ...]
@@ -116,6 +118,37 @@ class DataSet:
         return tuple(self.element(tag) for tag in sorted(wanted))
 
 
+class ScannedValues:
+    """Elements of the top level found by the header scan: a fraction of the cost of parsing them all."""
+
+    __slots__ = ("_coded", "_order", "_values")
+
+    def __init__(self, data: bytes, transfer_syntax: UID, wanted: frozenset[int]) -> None:
+        """Raises CannotUnderstand. `wanted` holds Specific Character Set, and no sequences."""
+        header = scan(data, transfer_syntax, len(data), wanted)
+        self._values = header.values
+        self._order = "<" if header.encoding.little_endian else ">"
+        self._coded = decoder(header.values.get(SPECIFIC_CHARACTER_SET))
+
+    def text(self, tag: int, vr: str) -> str:
+        """As DataSet.text."""
+        raw = self._values.get(tag)
+        if not raw:
+            return ""
+        if vr == "AT":
+            tags = _unpacked(raw, f"{self._order}HH")
+            return "\\".join(f"{group:04X}{number:04X}" for group, number in tags)
+        if vr in STRUCT_OF:
+            return "\\".join(str(number) for (number,) in _unpacked(raw, self._order + STRUCT_OF[vr]))
+        return self._coded.text(raw, vr)
+
+
+def _unpacked(raw: bytes, layout: str) -> Iterator[tuple[int, ...]]:
+    """All whole records in `raw`; what is left over of a broken value is dropped."""
+    record = struct.Struct(layout)
+    return record.iter_unpack(raw[: len(raw) // record.size * record.size])
+
+
 def _numbers(element: DataElement) -> str:
     """Binary numbers as text; an attribute tag as eight hexadecimal digits."""
     value = element.value
@@ -144,10 +177,18 @@ class KeyReader:
             predicate(key, match_unknown) if key.vr != "SQ" else lambda _values: True
         )
 
-    def read(self, data_set: DataSet) -> Value | None:
-        """The value to answer, or None when the key does not match."""
+    @property
+    def tag(self) -> int:
+        return self._key.tag
+
+    @property
+    def is_sequence(self) -> bool:
+        return self._key.vr == "SQ"
+
+    def read(self, data_set: DataSet | ScannedValues) -> Value | None:
+        """The value to answer, or None when the key does not match; sequences need a DataSet."""
         key = self._key
-        if key.vr == "SQ":
+        if isinstance(data_set, DataSet) and self.is_sequence:
             return self._read_sequence(data_set)
         text = data_set.text(key.tag, key.vr)
         return text if self._matches(split_values(text, key.vr)) else None
@@ -177,15 +218,20 @@ class KeyReader:
         )
 
 
-def read_keys(data: bytes, encoding: Encoding, readers: list[KeyReader]) -> list[Value] | None:
+def read_keys(data: bytes, transfer_syntax: UID, readers: Sequence[KeyReader]) -> list[Value] | None:
     """The values of the keys in a kept header, or None when one of them does not match."""
+    source: DataSet | ScannedValues
     try:
-        data_set = DataSet.parse(data, encoding)
+        if any(reader.is_sequence for reader in readers):
+            source = DataSet.parse(data, encoding_of(transfer_syntax))
+        else:
+            wanted = frozenset([SPECIFIC_CHARACTER_SET, *(reader.tag for reader in readers)])
+            source = ScannedValues(data, transfer_syntax, wanted)
     except CannotUnderstand:
-        data_set = DataSet(Dataset())  # it was read once, at ingest; columns still answer
+        source = DataSet(Dataset())  # it was read once, at ingest; columns still answer
     values = []
     for reader in readers:
-        value = reader.read(data_set)
+        value = reader.read(source)
         if value is None:
             return None
         values.append(value)

@@ -1,5 +1,6 @@
 """Keys decided on a kept header, sequences included (PS3.4 C.2.2.2.6)."""
 
+from collections.abc import Callable
 from io import BytesIO
 
 import pytest
@@ -9,16 +10,18 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 
-from pacsnode.dicom.element import DataSet, Element, KeyReader, Value, read_keys
-from pacsnode.dicom.header import Encoding
+from pacsnode.dicom.element import DataSet, Element, KeyReader, ScannedValues, Value, read_keys
+from pacsnode.dicom.header import encoding_of
 from pacsnode.dicom.query import RequestedKey, key_of
+from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
+from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand
 
-ENCODINGS = [Encoding(False, True), Encoding(True, True), Encoding(False, False)]
-EXPLICIT = ENCODINGS[0]
+SYNTAXES = [EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE]
 
 
-def encoded(dataset: Dataset, encoding: Encoding = EXPLICIT) -> bytes:
+def encoded(dataset: Dataset, transfer_syntax: UID = EXPLICIT_VR_LE) -> bytes:
+    encoding = encoding_of(transfer_syntax)
     buffer = DicomBytesIO()
     buffer.is_implicit_VR, buffer.is_little_endian = encoding.implicit, encoding.little_endian
     write_dataset(buffer, dataset)
@@ -35,6 +38,7 @@ def header() -> Dataset:
     dataset.SmallestImagePixelValue = 7
     dataset.add_new(0x00181063, "DS", "33.3")
     dataset.FrameIncrementPointer = 0x00181063
+    dataset.DiffusionBValue = 0.5
     codes = []
     for value, meaning in (("T-1", "Schädel"), ("T-2", "Thorax")):
         code = Dataset()
@@ -49,7 +53,7 @@ def header() -> Dataset:
 
 
 def read(header: Dataset, key: RequestedKey, *, match_unknown: bool = True) -> Value | None:
-    found = read_keys(encoded(header), EXPLICIT, [KeyReader(key_of(key), match_unknown)])
+    found = read_keys(encoded(header), EXPLICIT_VR_LE, [KeyReader(key_of(key), match_unknown)])
     return found[0] if found is not None else None
 
 
@@ -60,15 +64,33 @@ def code_key(**wanted: str) -> RequestedKey:
     )
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_values_are_read_in_every_encoding(header: Dataset, encoding: Encoding) -> None:
-    data_set = DataSet.parse(encoded(header, encoding), encoding)
-    assert data_set.text(0x00080008, "CS") == "ORIGINAL\\PRIMARY"
-    assert data_set.text(0x00321032, "PN") == "Müller^Jörg"
-    assert data_set.text(0x00280106, "US") == "7"
-    assert data_set.text(0x00201041, "DS") == "not a number"
-    assert data_set.text(0x00280009, "AT") == "00181063"
-    assert data_set.text(0x00100010, "PN") == ""
+def parsed(data: bytes, transfer_syntax: UID) -> DataSet:
+    return DataSet.parse(data, encoding_of(transfer_syntax))
+
+
+def scanned(data: bytes, transfer_syntax: UID) -> ScannedValues:
+    tags = (0x00080005, 0x00080008, 0x00321032, 0x00280106, 0x00201041, 0x00280009, 0x00189087)
+    return ScannedValues(data, transfer_syntax, frozenset(tags))
+
+
+@pytest.mark.parametrize("read_by", [parsed, scanned])
+@pytest.mark.parametrize("transfer_syntax", SYNTAXES)
+def test_values_are_read_in_every_encoding(
+    header: Dataset, transfer_syntax: UID, read_by: Callable[[bytes, UID], DataSet | ScannedValues]
+) -> None:
+    values = read_by(encoded(header, transfer_syntax), transfer_syntax)
+    assert values.text(0x00080008, "CS") == "ORIGINAL\\PRIMARY"
+    assert values.text(0x00321032, "PN") == "Müller^Jörg"
+    assert values.text(0x00280106, "US") == "7"
+    assert values.text(0x00201041, "DS") == "not a number"
+    assert values.text(0x00280009, "AT") == "00181063"
+    assert values.text(0x00189087, "FD") == "0.5"
+    assert values.text(0x00100010, "PN") == ""
+
+
+@pytest.mark.parametrize("transfer_syntax", SYNTAXES)
+def test_items_are_read_in_every_encoding(header: Dataset, transfer_syntax: UID) -> None:
+    data_set = parsed(encoded(header, transfer_syntax), transfer_syntax)
     assert [item.text(0x00080104, "LO") for item in data_set.items(0x00081032)] == ["Schädel", "Thorax"]
 
 
@@ -130,10 +152,10 @@ def test_absent_sequence_is_unknown(header: Dataset) -> None:
 
 def test_header_that_cannot_be_read_is_without_values() -> None:
     key = key_of(RequestedKey(0x00321032, "PN", ""))
-    assert read_keys(b"\x08\x00\x05\x00ZZ\xff\xff\xff\xff", EXPLICIT, [KeyReader(key, True)]) == [""]
+    assert read_keys(b"\x08\x00\x05\x00ZZ\xff\xff\xff\xff", EXPLICIT_VR_LE, [KeyReader(key, True)]) == [""]
 
 
 def test_garbage_is_no_data_set() -> None:
     deep = b"\x08\x00\x32\x10SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 3000
     with pytest.raises(CannotUnderstand):
-        DataSet.parse(deep, EXPLICIT)
+        DataSet.parse(deep, encoding_of(EXPLICIT_VR_LE))
