@@ -32,4 +32,7 @@ def _value(element: DataElement, private: bool) -> object:
         return [_values(item, private) for item in element.value]
     if isinstance(element.value, bytes):
         return element.value.rstrip(b"\0")  # padded to even length by who encodes it
+    if element.VR == "DS" and element.value:
+        numbers = element.value if element.VM > 1 else [element.value]
+        return [float(f"{float(number):.12g}") for number in numbers]  # odil writes 0.7 as .6999999999999999
     return element.value if element.value not in (None, "") else None
