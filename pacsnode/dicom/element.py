@@ -52,7 +52,11 @@ class DataSet:
     def __init__(self, dataset: Dataset, coded: Decoder | None = None) -> None:
         """`coded` is the decoder of the enclosing data set, which an item inherits (PS3.5 7.5.3)."""
         self._dataset = dataset
-        own = dataset.get_item(SPECIFIC_CHARACTER_SET) if SPECIFIC_CHARACTER_SET in dataset else None
+        own = (
+            dataset.get_item(SPECIFIC_CHARACTER_SET, keep_deferred=True)
+            if SPECIFIC_CHARACTER_SET in dataset
+            else None
+        )
         raw = own.value if isinstance(own, RawDataElement) else None
         self._coded = coded if coded is not None and not raw else decoder(raw)
 
@@ -69,7 +73,7 @@ class DataSet:
 
     def vr_of(self, tag: int) -> str:
         """The VR as encoded, or as the dictionary has it; UN when neither knows."""
-        vr = self._dataset.get_item(tag).VR
+        vr = self._dataset.get_item(tag, keep_deferred=True).VR
         if not vr or vr == "UN":
             try:
                 vr = dictionary_VR(tag)
@@ -84,7 +88,7 @@ class DataSet:
         if vr in STRUCT_OF or vr == "AT":
             element = self._converted(tag)
             return _numbers(element) if element is not None else ""
-        raw = self._dataset.get_item(tag).value
+        raw = self._dataset.get_item(tag, keep_deferred=True).value
         if not raw:
             return ""
         return self._coded.text(raw, vr) if isinstance(raw, bytes) else str(raw)
@@ -108,7 +112,7 @@ class DataSet:
         if vr == "SQ":
             return Element(tag, vr, tuple(item.elements() for item in self.items(tag)))
         if vr in BINARY_VRS:
-            raw = self._dataset.get_item(tag).value
+            raw = self._dataset.get_item(tag, keep_deferred=True).value
             return Element(tag, vr, raw if isinstance(raw, bytes) else b"")
         return Element(tag, vr, self.text(tag, vr))
 

@@ -1,8 +1,11 @@
 """Identifiers of C-FIND, read and written; pydicom reads what is written here (PS3.4 C.4.1.1.3)."""
 
+from contextlib import suppress
 from io import BytesIO
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydicom import Dataset, Sequence
 from pydicom.datadict import dictionary_VR
 from pydicom.filebase import DicomBytesIO
@@ -16,7 +19,7 @@ from pacsnode.dicom.information_model import InformationModel, Level
 from pacsnode.dicom.query import MAX_DEPTH, Key, Matching, Query, QueryOptions, RequestedKey, query_of
 from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import CannotUnderstand, InvalidIdentifier
+from pacsnode.errors import CannotUnderstand, InvalidIdentifier, OperationError
 
 SYNTAXES = [EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE]
 ENCODINGS = list(map(encoding_of, SYNTAXES))
@@ -73,6 +76,31 @@ def test_request_that_cannot_be_read_is_told_so() -> None:
 
 def test_empty_request_has_no_level() -> None:
     assert RequestIdentifier(b"", EXPLICIT_VR_LE).level == ""
+
+
+def _a_request() -> bytes:
+    code = Dataset()
+    code.CodeValue = "A*"
+    dataset = Dataset()
+    dataset.ProcedureCodeSequence = Sequence([code])
+    dataset.QueryRetrieveLevel, dataset.StudyDate, dataset.Rows = "STUDY", "2020-2021", 512
+    dataset.PatientName, dataset.StudyInstanceUID = "S?I*", ["1.2", "3.4"]
+    return encoded(dataset, ENCODINGS[0])
+
+
+REQUEST = _a_request()
+
+
+@given(st.lists(st.tuples(st.integers(0, len(REQUEST) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+@example([(8, ord("E"))])
+def test_damaged_request_is_read_or_refused(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(REQUEST)
+    for position, value in changes:
+        data[position] = value
+    with suppress(OperationError):
+        request = RequestIdentifier(bytes(data), EXPLICIT_VR_LE)
+        options = QueryOptions(relational=True)
+        query_of(Level.STUDY, InformationModel.STUDY_ROOT, request.requested(), options)
 
 
 def test_request_with_endless_sequences_is_refused() -> None:

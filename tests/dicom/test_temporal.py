@@ -69,9 +69,7 @@ def test_date_time_range_holds(key: str, inside: list[str], outside: list[str]) 
     assert not any(date_time_key(value) in wanted for value in outside)
 
 
-@pytest.mark.parametrize(
-    "text", ["yesterday", "2024010", "-", "2024-soon", "\uff11\uff12\uff13\uff14"]
-)
+@pytest.mark.parametrize("text", ["yesterday", "2024010", "-", "2024-soon", "\uff11\uff12\uff13\uff14"])
 def test_what_is_no_date_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"no date|without ends"):
         date_range(text)
