@@ -20,6 +20,7 @@ from pydicom.datadict import dictionary_VR
 
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES, EXPLICIT_VR_BE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
+from pacsnode.dicom.vr import BULK_VRS, LONG_VRS, SHORT_VRS
 from pacsnode.errors import CannotUnderstand
 
 Buffer = bytes | bytearray | memoryview | mmap
@@ -40,16 +41,9 @@ _ITEM_DELIMITATION: Final = 0xFFFEE00D
 _SEQUENCE_DELIMITATION: Final = 0xFFFEE0DD
 _FOREIGN_GROUPS: Final = frozenset({0x0000, 0x0002})  # of command sets (PS3.7 6.3) and File Meta (PS3.10 7.1)
 
-_SHORT_VRS: Final = frozenset({
-    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL",
-    b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
-})  # fmt: skip
-_BULK_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN"})
-_LONG_VRS: Final = _BULK_VRS | {b"SQ", b"SV", b"UC", b"UR", b"UT", b"UV"}  # a length of four bytes
-
 # The loops compare VRs as the integers that the header is unpacked to: cheaper than slicing bytes.
-_SHORT_CODES: Final = frozenset(int.from_bytes(vr, "little") for vr in _SHORT_VRS)
-_LONG_CODES: Final = frozenset(int.from_bytes(vr, "little") for vr in _LONG_VRS)
+_SHORT_CODES: Final = frozenset(int.from_bytes(vr, "little") for vr in SHORT_VRS)
+_LONG_CODES: Final = frozenset(int.from_bytes(vr, "little") for vr in LONG_VRS)
 _EXPLICIT_HEADER: Final = struct.Struct("<HHHH")  # group, element, VR, length
 _IMPLICIT_HEADER: Final = struct.Struct("<HHI")  # group, element, length
 _LENGTH: Final = struct.Struct("<I")
@@ -315,8 +309,8 @@ class _Walk:
         if implicit or group == _ITEM_GROUP or not (vr.isalpha() and vr.isupper()):
             return _Element(tag, None, self._long.unpack_from(head, 4)[0], position + 8)
         (length,) = self._short.unpack_from(head, 6)
-        is_new = vr not in _SHORT_VRS and length == 0  # every VR to come is of the long form (PS3.5 6.2)
-        if vr in _LONG_VRS or is_new:
+        is_new = vr not in SHORT_VRS and length == 0  # every VR to come is of the long form (PS3.5 6.2)
+        if vr in LONG_VRS or is_new:
             if len(head) < 12:
                 raise self._short_of(position + 12)
             return _Element(tag, vr, self._long.unpack_from(head, 8)[0], position + 12)
@@ -368,19 +362,19 @@ class _Walk:
         vr = bytes(
             self._data[element.value + 12 : element.value + 14]
         )  # of the first element in the first item
-        return vr not in _SHORT_VRS and vr not in _LONG_VRS  # writers that left them explicit are met
+        return vr not in SHORT_VRS and vr not in LONG_VRS  # writers that left them explicit are met
 
 
 def _is_bulk(element: _Element, length: int) -> bool:
     """Tell whether an element is left out of the header."""
     if element.group == _PIXEL_DATA_GROUP or length > ELEMENT_LIMIT:
         return True
-    if element.vr is not None and element.vr not in _SHORT_VRS and element.vr not in _LONG_VRS:
+    if element.vr is not None and element.vr not in SHORT_VRS and element.vr not in LONG_VRS:
         return True  # pydicom takes every VR it does not know for the short form
     if length <= BULK_LIMIT or element.length == _UNDEFINED_LENGTH:
         return False
     if element.vr is not None:
-        return element.vr in _BULK_VRS
+        return element.vr in BULK_VRS
     try:
         vr = dictionary_VR(element.tag)
     except KeyError:  # private or unknown: UN
