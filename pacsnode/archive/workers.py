@@ -41,3 +41,4 @@ class Workers:
                 job()
             except Exception:
                 log.exception("archive.job_failed")  # a bug of ours: the pool must outlive it
+            del job  # an idle thread would keep the last object's data and its association in memory

@@ -51,7 +51,7 @@ class Acceptor:
         self._options = options
         self._registry = registry
         self._policy_of = policy_of
-        self._connections: set[Association] = set()
+        self._connections: dict[Association, None] = {}  # a set that keeps the order of arrival
         self._established: set[Association] = set()
         self._server: asyncio.Server | None = None
         self._draining = False
@@ -110,10 +110,9 @@ class Acceptor:
     # Association's owner
 
     def opened(self, association: Association) -> None:
-        self._connections.add(association)
+        self._connections[association] = None
         if len(self._connections) > CONNECTIONS_PER_ASSOCIATION * self._options.max_associations:
-            self._log.warning("connection.refused", remote=association.remote_address, reason="too many")
-            association.drop()
+            self._drop_the_longest_silent()
 
     def admit(self, association: Association, request: AssociateRequest) -> AssociateAccept | AssociateReject:
         """Negotiate, unless there are too many associations already (PS3.8 9.3.4, result 2, source 3)."""
@@ -127,8 +126,14 @@ class Acceptor:
         return answer
 
     def closed(self, association: Association) -> None:
-        self._connections.discard(association)
+        self._connections.pop(association, None)
         self._established.discard(association)
+
+    def _drop_the_longest_silent(self) -> None:
+        # Not the newest: whoever holds connections without a word would keep everybody else out until ARTIM.
+        silent = next(one for one in self._connections if one not in self._established)
+        self._log.warning("connection.dropped", remote=silent.remote_address, reason="too many connections")
+        silent.drop()
 
 
 async def _within(seconds: float, reached: Callable[[], bool]) -> bool:

@@ -121,6 +121,8 @@ class Association:
             case ReleaseConfirmed():
                 self._end(None)
             case Aborted():
+                if self.accept is None and self._owner is not None:  # bytes that are no A-ASSOCIATE-RQ
+                    self.log.warning("connection.aborted", remote=self.remote_address, reason=event.meaning)
                 self._end(AssociationAborted(event.meaning))
             case TransportClosed():
                 self._end(AssociationAborted("the peer closed the connection"))
@@ -263,6 +265,8 @@ class Association:
         assert self._owner is not None
         self.request = request
         self.log = self.log.bind(calling_ae=request.calling_ae, called_ae=request.called_ae)
+        if self._transport.upper_layer.has_ended:
+            return  # by what came in the same segment
         answer = self._owner.admit(self, request)
         if isinstance(answer, AssociateReject):
             self.log.warning("association.rejected", reason=answer.meaning, remote=self.remote_address)
@@ -289,7 +293,9 @@ class Association:
 
     def _release_when_idle(self) -> None:
         """Answer A-RELEASE-RQ; a peer that asked early still gets its responses first."""
-        if self._release_pending and self._performer.is_idle and not self.ended.is_set():
+        if not (self._release_pending and self._performer.is_idle) or self.ended.is_set():
+            return
+        if not self._transport.upper_layer.has_ended:
             self._transport.upper_layer.release_response(self._loop.time())
             self._transport.flush()
             self._end(None)

@@ -171,6 +171,14 @@ class UpperLayer:
         buffers, self._to_send = self._to_send, []
         return buffers
 
+    @property
+    def has_ended(self) -> bool:
+        """The association is over, though the event that says so may still wait behind others.
+
+        An answer to one of those crosses with the end and is not to be given any more.
+        """
+        return self.state in (State.STA1, State.STA13)
+
     # Inputs from the transport connection and the clock
 
     def connected(self, now: float) -> None:

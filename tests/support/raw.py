@@ -366,8 +366,11 @@ def find_message(context: int, message_id: int, sop_class: str, identifier: byte
     return head + p_data(pdv(context, LAST, identifier))
 
 
-def data_pdus(context: int, data: bytes, max_pdu_length: int) -> bytes:
+def data_pdus(context: int, data: bytes, max_pdu_length: int, *, ends: bool = True) -> bytes:
+    """P-DATA-TF PDUs with a data set; `ends` False: its last fragment is still to come."""
     room = max_pdu_length - 6
     pieces = [data[i : i + room] for i in range(0, len(data), room)] or [b""]
     last = len(pieces) - 1
-    return b"".join(p_data(pdv(context, LAST * (i == last), piece)) for i, piece in enumerate(pieces))
+    return b"".join(
+        p_data(pdv(context, LAST * (ends and i == last), piece)) for i, piece in enumerate(pieces)
+    )
