@@ -16,6 +16,8 @@ PacsnodeError
 |   +-- CannotUnderstand          the data set cannot be read
 |   +-- DuplicateInstance         another object has this SOP Instance UID and the policy is `refuse`
 |   +-- InvalidIdentifier         an identifier against the rules of its information model
+|   +-- MatchesNotCounted         what a retrieval asks for cannot be looked up
+|   +-- UnknownDestination        a C-MOVE to an AE title that is no peer
 |   +-- SopClassNotSupported
 |   +-- UnrecognizedOperation     a command this SOP class does not have
 |   +-- NotAuthorized
@@ -99,6 +101,14 @@ class InvalidIdentifier(OperationError):
     def __init__(self, message: str, offending: tuple[int, ...] = ()) -> None:
         super().__init__(message)
         self.offending = offending
+
+
+class MatchesNotCounted(OperationError):
+    pass
+
+
+class UnknownDestination(OperationError):
+    pass
 
 
 class SopClassNotSupported(OperationError):

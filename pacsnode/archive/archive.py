@@ -7,7 +7,7 @@ scheme is told at the head of files.py (names and recovery) and writer.py (group
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,6 +16,8 @@ from pacsnode.archive import reconcile
 from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import IncomingInstance, IncomingRequest, Intake, Stored
+from pacsnode.archive.locate import Located, Locator
+from pacsnode.archive.outgoing import ReadAhead
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
 from pacsnode.archive.recovery import recover
@@ -26,6 +28,7 @@ from pacsnode.archive.workers import Workers
 from pacsnode.archive.writer import Duplicates, Writer
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.query import Query
+from pacsnode.dicom.retrieval import Retrieval
 from pacsnode.dicom.uid import is_uid
 from pacsnode.errors import ArchiveError, CannotUnderstand
 
@@ -54,7 +57,9 @@ class Archive:
         duplicates = Duplicates(options.duplicates)
         self._readers = Readers(layout.index, options.readers)
         self._search = Search(self._readers)
-        self._writer = Writer(index, layout, loop, duplicates, sync=options.sync != "none")
+        self._locator = Locator(self._readers)
+        self._file_readers = Workers(options.readers)  # apart: a slow disk shall not keep arrivals waiting
+        self._writer = Writer(index, layout, loop, duplicates, sync=options.sync)
         self._intake = Intake(
             loop=loop,
             layout=layout,
@@ -87,6 +92,7 @@ class Archive:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
+        self._file_readers.close()
         self._workers.close()  # first: the jobs still running hand their rows to the writer
         self._writer.close()
         self._lock.release()
@@ -120,6 +126,14 @@ class Archive:
     def search(self, query: Query) -> AsyncGenerator[list[Match], None]:
         """The matches of a query in chunks, as they are found; closing the generator stops the search."""
         return self._search.find(query)
+
+    def locate(self, retrieval: Retrieval) -> AsyncGenerator[list[Located], None]:
+        """The stored instances of a retrieval in chunks, in a stable order; see Locator.find."""
+        return self._locator.find(retrieval)
+
+    def read(self, objects: Sequence[Located]) -> ReadAhead:
+        """The data sets of `objects`, in order, each read before it is asked for."""
+        return ReadAhead(self._file_readers, self._layout, objects)
 
     @staticmethod
     async def verify(root: Path, deep: bool = False, progress: Progress | None = None) -> Verification:

@@ -6,6 +6,7 @@ from mmap import mmap
 
 from pacsnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacsnode.dicom.uid import UID, AETitle, uid_of
+from pacsnode.dicom.vr import LONG_VRS
 from pacsnode.errors import CannotUnderstand
 
 PREAMBLE_LENGTH = 128  # bytes, free for the application; ours are zero (PS3.10 7.1)
@@ -13,13 +14,11 @@ MAX_META_LENGTH = 1 << 20  # bytes; ours has about 350, a foreign one may hold p
 
 _SHORT = struct.Struct("<HH2sH")  # group, element, VR, length of the value
 _LONG_LENGTH = struct.Struct("<I")
-_LONG_VRS = frozenset(
-    {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
-)
 
 _HEAD_LENGTH = PREAMBLE_LENGTH + 4
 _HEAD = bytes(PREAMBLE_LENGTH) + b"DICM"
 _GROUP_LENGTH = struct.Struct("<HH2sHI")
+_PREFIX = b"DICM" + _SHORT.pack(0x0002, 0x0000, b"UL", 4)
 _VERSION = _SHORT.pack(0x0002, 0x0001, b"OB", 0) + _LONG_LENGTH.pack(2) + b"\x00\x01"
 
 
@@ -78,6 +77,17 @@ def read_file_meta(start: bytes | bytearray | memoryview | mmap) -> FileMeta:
     )
 
 
+def data_offset_of(start: bytes) -> int:
+    """Bytes from the start of a file to its data set, by the group length where there is one.
+
+    Raises CannotUnderstand.
+    """
+    begin = _HEAD_LENGTH + _GROUP_LENGTH.size
+    if len(start) >= begin and start[PREAMBLE_LENGTH : begin - 4] == _PREFIX:
+        return begin + int.from_bytes(start[begin - 4 : begin], "little")
+    return read_file_meta(start).data_offset
+
+
 def _group_2(view: bytes) -> tuple[dict[int, bytes], int]:
     """The values of group 0002 by element number, and the position behind the group."""
     values: dict[int, bytes] = {}
@@ -86,7 +96,7 @@ def _group_2(view: bytes) -> tuple[dict[int, bytes], int]:
         try:
             _, element, vr, length = _SHORT.unpack_from(view, position)
             position += 8
-            if vr in _LONG_VRS:
+            if vr in LONG_VRS:
                 (length,) = _LONG_LENGTH.unpack_from(view, position)
                 position += 4
         except struct.error:

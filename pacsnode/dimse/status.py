@@ -10,14 +10,19 @@ from pacsnode import errors
 SUCCESS: Final = 0x0000
 CANCEL: Final = 0xFE00
 PENDING: Final = 0xFF00
+SUBOPERATIONS_FAILED: Final = 0xA702  # all of them (PS3.4 C.4.2.1.5)
+SUBOPERATIONS_WARNING: Final = 0xB000  # some failed, or had a warning
+DUPLICATE_SOP_INSTANCE: Final = 0x0111
 PENDING_UNSUPPORTED_KEYS: Final = 0xFF01
 
 STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
     errors.OutOfResources: 0xA700,
     errors.DataSetMismatch: 0xA900,
     errors.CannotUnderstand: 0xC000,
-    errors.DuplicateInstance: 0x0111,
+    errors.DuplicateInstance: DUPLICATE_SOP_INSTANCE,
     errors.InvalidIdentifier: 0xA900,
+    errors.MatchesNotCounted: 0xA701,
+    errors.UnknownDestination: 0xA801,
     errors.SopClassNotSupported: 0x0122,
     errors.UnrecognizedOperation: 0x0211,
     errors.NotAuthorized: 0x0124,

@@ -1,0 +1,156 @@
+"""Data sets of stored objects on their way out: read ahead, never parsed (PS3.10 7.1).
+
+Objects are given out in order. While one is being sent, a worker thread reads those after it: as many small
+ones in one hop as make a batch, of a large one a piece at a time. Two batches are in memory at most, whatever
+the number and size of the objects.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+from pacsnode.archive.files import Layout
+from pacsnode.archive.locate import Located
+from pacsnode.archive.workers import Workers
+from pacsnode.dicom.part10 import data_offset_of
+from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
+from pacsnode.errors import CannotUnderstand
+
+PIECE: Final = 2**20  # bytes read in one hop: a piece of a large object, two CT slices, a hundred of 9 KB
+BATCH_OBJECTS: Final = 64  # a cancelled retrieval shall not have waited for more files than this
+LARGE: Final = 4 * PIECE  # bytes; from here on an object is read in pieces
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An object and its data set: whole, or of a large object in pieces. None: it cannot be read."""
+
+    located: Located
+    data: memoryview | AsyncGenerator[memoryview, None] | None
+    failure: str = ""
+
+
+class ReadAhead:
+    """Gives out `objects` in order; several tasks may ask."""
+
+    def __init__(self, workers: Workers, layout: Layout, objects: Sequence[Located]) -> None:
+        self._workers = workers
+        self._layout = layout
+        self._waiting = deque(objects)
+        self._ready: deque[Outgoing] = deque()
+        self._ahead: asyncio.Future[list[Outgoing]] | None = None
+
+    async def next(self) -> Outgoing | None:
+        """The next object, None after the last."""
+        while not self._ready:
+            ahead = self._ahead or self._read_on()
+            if ahead is None:
+                return None
+            batch = await asyncio.shield(ahead)  # others may wait for the same batch
+            if ahead is self._ahead:
+                self._ready.extend(batch)
+                self._read_on()
+        return self._ready.popleft()
+
+    def _read_on(self) -> "asyncio.Future[list[Outgoing]] | None":
+        """Have the next batch read; None when all have been."""
+        batch: list[Located] = []
+        size = 0
+        while self._waiting and size < PIECE and len(batch) < BATCH_OBJECTS:
+            batch.append(self._waiting.popleft())
+            size += batch[-1].size
+        self._ahead = _in_thread(self._workers, lambda: [self._read(one) for one in batch]) if batch else None
+        return self._ahead
+
+    def _read(self, located: Located) -> Outgoing:
+        """In a worker thread: the file, or its head when it is large."""
+        large = located.size >= LARGE
+        try:
+            descriptor = _open(self._layout, located)
+            try:
+                # One byte more than there should be, so that a file that has grown is noticed.
+                start = os.read(descriptor, PIECE if large else located.size + 1)
+                size = os.fstat(descriptor).st_size if large else len(start)
+            finally:
+                os.close(descriptor)
+            if size != located.size:
+                return Outgoing(located, None, "its file has another size than the index says")
+            data = memoryview(start)[data_offset_of(start) :]
+        except OSError as error:
+            return Outgoing(located, None, f"its file cannot be read: {error.strerror}")
+        except CannotUnderstand as error:
+            return Outgoing(located, None, str(error))
+        if large:
+            return Outgoing(located, self._pieces(located, data))
+        return Outgoing(located, _even(located, data))
+
+    async def _pieces(self, located: Located, first: memoryview) -> AsyncGenerator[memoryview, None]:
+        """A large data set: the next piece is read while the last one is sent."""
+        descriptor = await _in_thread(self._workers, lambda: _open(self._layout, located))
+        position = PIECE
+        piece = first
+        try:
+            while position < located.size:
+                ahead = _in_thread(self._workers, partial(os.pread, descriptor, PIECE, position))
+                position += PIECE
+                try:
+                    yield piece
+                finally:
+                    piece = memoryview(await ahead)  # even if sending broke off: the descriptor is in use
+            yield _even(located, piece)
+        finally:
+            os.close(descriptor)
+
+
+def _open(layout: Layout, located: Located) -> int:
+    """Open the file of an instance. Raises OSError.
+
+    Between the commit of its row and its rename it lies in incoming/; it may move while it is looked for.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    for path in (located.path, layout.incoming_path(located.token)):
+        try:
+            return os.open(layout.absolute(path), flags)
+        except FileNotFoundError:
+            continue
+    return os.open(layout.absolute(located.path), flags)
+
+
+def _even(located: Located, data: memoryview) -> memoryview:
+    """The end of a data set. A deflate stream may come with an odd length; PS3.5 A.5 has it padded."""
+    if len(data) & 1 and located.transfer_syntax in DEFLATED_TRANSFER_SYNTAXES:
+        return memoryview(bytes(data) + b"\0")
+    return data
+
+
+def _in_thread(workers: Workers, job: Callable[[], _Result]) -> "asyncio.Future[_Result]":
+    """The result of a job, or the OSError it raises."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Result] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = job()
+        except OSError as error:
+            loop.call_soon_threadsafe(_fail, future, error)
+        else:
+            loop.call_soon_threadsafe(_resolve, future, result)
+
+    workers.submit(run)
+    return future
+
+
+def _resolve(future: "asyncio.Future[_Result]", result: _Result) -> None:
+    if not future.cancelled():  # else nobody waits any more
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[_Result]", error: OSError) -> None:
+    if not future.cancelled():
+        future.set_exception(error)
