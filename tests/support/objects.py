@@ -2,13 +2,15 @@
 
 import hashlib
 import struct
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
 from tests.support.raw import CT_IMAGE
@@ -40,10 +42,17 @@ def made(number: int, *, study: int = 1, series: int = 1, pixels: int = 64, **va
     data_set.StudyID, data_set.SeriesNumber, data_set.InstanceNumber = str(study), series, number
     data_set.Rows = data_set.Columns = 1
     data_set.BitsAllocated = 8
-    for keyword, value in values.items():
-        setattr(data_set, keyword, value)
+    set_values(data_set, values)
     data_set.add_new(0x7FE00010, "OB", bytes(pixels))
     return Made(*uids, encoded(data_set))
+
+
+def set_values(data_set: Dataset, values: Mapping[str, object]) -> None:
+    """Set attributes by keyword; wrong values are meant to be wrong, so pydicom does not warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for keyword, value in values.items():
+            setattr(data_set, keyword, value)
 
 
 def encoded(data_set: Dataset, *, implicit: bool = False) -> bytes:
@@ -58,8 +67,7 @@ def identifier(level: str, *, implicit: bool = False, **keys: object) -> bytes:
     """A C-FIND identifier; keys by keyword, "" for what is to be returned."""
     data_set = Dataset()
     data_set.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(data_set, keyword, value)
+    set_values(data_set, keys)
     return encoded(data_set, implicit=implicit)
 
 
@@ -122,6 +130,4 @@ def incoming(root: Path) -> list[Path]:
 
 def read_data_set(data: bytes) -> Dataset:
     """An Explicit VR Little Endian data set."""
-    from pydicom.filereader import read_dataset
-
     return read_dataset(BytesIO(data), False, True)
