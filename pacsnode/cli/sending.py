@@ -7,7 +7,7 @@ found, nothing is transcoded. Knows nothing of the terminal.
 import asyncio
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -21,7 +21,8 @@ from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.dimse.status import SUCCESS, is_warning
 from pacsnode.errors import CannotUnderstand, RemoteError
 from pacsnode.net.association import Timeouts
-from pacsnode.net.requestor import RequestedAssociation, connect
+from pacsnode.net.requestor import connect
+from pacsnode.net.scu import ServiceUser
 from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 
 MAX_CONTEXTS: Final = 128  # per association; their IDs are the odd numbers to 255 (PS3.8 9.3.2.2)
@@ -176,7 +177,7 @@ class Sender:
 
     async def _lane(
         self,
-        association: RequestedAssociation,
+        association: ServiceUser,
         accepted: dict[tuple[UID, UID], AcceptedContext],
         waiting: deque[StoredObject],
         alone: bool,
@@ -221,7 +222,7 @@ def describe(status: int, comment: str = "") -> str:
     return " ".join(part for part in (f"{status:04X}H", kind, meaning, comment and f"({comment})") if part)
 
 
-def _granted(association: RequestedAssociation, proposed: int) -> int:
+def _granted(association: ServiceUser, proposed: int) -> int:
     """Operations the peer lets us have outstanding (PS3.7 D.3.3.3): 1 unless it says more, 0 is no limit."""
     accept = association.association.accept
     invoked = accept.window[0] if accept and accept.window else 1
@@ -232,7 +233,7 @@ def _refusal(item: StoredObject) -> str:
     return f"the peer does not accept {name_of(item.sop_class)} in {name_of(item.transfer_syntax)}"
 
 
-def _pieces(item: StoredObject) -> Iterator[bytes]:
+async def _pieces(item: StoredObject) -> AsyncGenerator[bytes, None]:
     """The data set of a file, piece by piece: a large object is never in memory as a whole."""
     deflated = item.transfer_syntax in DEFLATED_TRANSFER_SYNTAXES
     with item.path.open("rb") as file:

@@ -24,6 +24,7 @@ from pacsnode.dimse.command import (
 )
 
 ERROR_COMMENT_LENGTH: Final = 64  # characters of VR LO (PS3.5 6.2)
+MAX_US: Final = 0xFFFF
 _SUBOPERATIONS: Final = (
     Element.REMAINING_SUBOPERATIONS,
     Element.COMPLETED_SUBOPERATIONS,
@@ -70,11 +71,31 @@ def c_store_rq(
 
 def c_find_rq(message_id: int, sop_class: UID, *, priority: int = PRIORITY_MEDIUM) -> bytes:
     """C-FIND-RQ (PS3.7 9.3.2.1)."""
+    return _identifier_rq(CommandField.C_FIND_RQ, message_id, sop_class, priority)
+
+
+def c_get_rq(message_id: int, sop_class: UID, *, priority: int = PRIORITY_MEDIUM) -> bytes:
+    """C-GET-RQ (PS3.7 9.3.3.1)."""
+    return _identifier_rq(CommandField.C_GET_RQ, message_id, sop_class, priority)
+
+
+def c_move_rq(message_id: int, sop_class: UID, destination: str, *, priority: int = PRIORITY_MEDIUM) -> bytes:
+    """C-MOVE-RQ (PS3.7 9.3.4.1). `destination`: the AE title that is to receive the instances."""
+    return _identifier_rq(
+        CommandField.C_MOVE_RQ, message_id, sop_class, priority, (Element.MOVE_DESTINATION, text(destination))
+    )
+
+
+def _identifier_rq(
+    field: CommandField, message_id: int, sop_class: UID, priority: int, *more: tuple[int, bytes]
+) -> bytes:
+    """What the requests that come with an identifier have in common; `more` goes before the priority."""
     return encode(
         (
             (Element.AFFECTED_SOP_CLASS_UID, ui(sop_class)),
-            (Element.COMMAND_FIELD, us(CommandField.C_FIND_RQ)),
+            (Element.COMMAND_FIELD, us(field)),
             (Element.MESSAGE_ID, us(message_id)),
+            *more,
             (Element.PRIORITY, us(priority)),
             (Element.COMMAND_DATA_SET_TYPE, us(DATA_SET_PRESENT)),
         )
@@ -104,6 +125,7 @@ def response(
     """The response to any request (PS3.7 9.3, 10.3).
 
     `suboperations`: numbers of remaining, completed, failed and warning sub-operations; None leaves one out.
+    Of more than a US can tell, the most it can is told.
     """
     elements = []
     sop_class, sop_instance = request.sop_class, request.sop_instance
@@ -123,5 +145,5 @@ def response(
         elements.append((Element.AFFECTED_SOP_INSTANCE_UID, ui(sop_instance)))
     for element, count in zip(_SUBOPERATIONS, suboperations, strict=False):
         if count is not None:
-            elements.append((element, us(count)))
+            elements.append((element, us(min(count, MAX_US))))
     return encode(elements)

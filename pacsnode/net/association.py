@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -18,12 +19,12 @@ from pacsnode.dimse import message as messages
 from pacsnode.dimse.assembler import Assembler, MemorySink, Message, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.errors import AssociationAborted, InvalidMessage, PeerTimeout, RemoteError
-from pacsnode.net.invoker import CommandOf, Invoker
+from pacsnode.net.invoker import CommandOf, Invoker, OutgoingData
 from pacsnode.net.performer import Performer
 from pacsnode.net.service import Request, Response, ServiceRegistry
 from pacsnode.net.transport import Transport
 from pacsnode.ul.negotiation import AcceptedContext, AssociateAccept, AssociateReject, AssociateRequest
-from pacsnode.ul.pdu import PDataFragment
+from pacsnode.ul.pdu import Buffer, PDataFragment
 from pacsnode.ul.upper_layer import (
     Aborted,
     AssociateAccepted,
@@ -79,6 +80,7 @@ class Association:
         self.request: AssociateRequest | None = None
         self.accept: AssociateAccept | None = None
         self.contexts: dict[int, AcceptedContext] = {}
+        self.window = 1  # operations this side may have outstanding
         self.log = structlog.get_logger().bind(association=next(_numbers))
         self.established: asyncio.Future[AssociateAccept] = loop.create_future()
         self.ended = asyncio.Event()
@@ -94,7 +96,7 @@ class Association:
         self._release_pending = False
         self._failure: RemoteError | None = None
         self._ticker: asyncio.TimerHandle | None = None
-        self._started = loop.time()
+        self._started = self._last_sent = loop.time()
 
     # The transport's handler
 
@@ -172,18 +174,19 @@ class Association:
         self,
         context: AcceptedContext,
         command_of: CommandOf,
-        data: Iterable[bytes | memoryview] | None = None,
+        data: OutgoingData | None = None,
     ) -> AsyncGenerator[tuple[CommandSet, bytes], None]:
         """Send a request and yield its responses; see `Invoker.invoke`."""
         return self._invoker.invoke(context, command_of, data)
 
-    async def send(self, context_id: int, command: bytes, data: Iterable[bytes | memoryview] | None) -> None:
+    async def send(self, context_id: int, command: bytes, data: OutgoingData | None) -> None:
         """Send one message, as fast as the peer takes it. One that is broken off ends the association."""
         async with self._sending:
+            await self.drain()
             if self._failure is not None:
                 raise self._failure
             try:
-                await self._send_pieces(context_id, command, data)
+                await self._send_message(context_id, command, data)
             except BaseException:
                 self.abort_now()
                 raise
@@ -280,7 +283,7 @@ class Association:
         self.contexts = {c.id: c for c in accept.contexts if c.result == 0}
         invoked, performed = accept.window or (1, 1)  # by the requestor (PS3.7 D.3.3.3)
         ours, theirs = (invoked, performed) if self._owner is None else (performed, invoked)
-        self._invoker.grant(ours)
+        self.window = self._invoker.grant(ours)
         self._performer.grant(theirs)
         self.established.set_result(accept)
         self.log.debug(
@@ -363,23 +366,30 @@ class Association:
             raise InvalidMessage(f"presentation context {context_id} was not accepted")
         return context
 
-    async def _send_pieces(
-        self, context_id: int, command: bytes, data: Iterable[bytes | memoryview] | None
-    ) -> None:
+    async def _send_message(self, context_id: int, command: bytes, data: OutgoingData | None) -> None:
         upper_layer = self._transport.upper_layer
         upper_layer.send_data(context_id, True, command)
-        if data is not None:
-            pieces = iter(data)
-            piece: bytes | memoryview = next(pieces, b"")
-            for following in pieces:
-                upper_layer.send_data(context_id, False, piece, last=False)
-                self._transport.flush()
-                await self.drain()
-                if self._failure is not None:
-                    raise self._failure
-                piece = following
-            upper_layer.send_data(context_id, False, piece)
+        if isinstance(data, AsyncGenerator):
+            async with aclosing(data):
+                await self._send_pieces(context_id, data)
+        elif data is not None:
+            upper_layer.send_data(context_id, False, data)
         self._transport.flush()
+
+    async def _send_pieces(self, context_id: int, data: AsyncGenerator[Buffer, None]) -> None:
+        upper_layer = self._transport.upper_layer
+        piece = await anext(data, b"")
+        async for following in data:
+            if self._failure is not None:
+                raise self._failure
+            upper_layer.send_data(context_id, False, piece, last=False)
+            self._transport.flush()
+            await self.drain()
+            self._last_sent = self._loop.time()
+            piece = following
+        if self._failure is not None:
+            raise self._failure
+        upper_layer.send_data(context_id, False, piece)
 
     # Time
 
@@ -399,7 +409,7 @@ class Association:
 
     def _overdue(self, now: float) -> str | None:
         dimse, idle = self._timeouts.dimse, self._timeouts.idle
-        quiet = now - self._transport.last_received
+        quiet = now - max(self._transport.last_received, self._last_sent)
         if dimse and self._transport.is_reading and not self._assembler.is_idle and quiet > dimse:
             return f"no more of a message for {dimse:g} s"
         waiting = self._invoker.waiting_since()

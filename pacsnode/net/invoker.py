@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Final
 
 from pacsnode.dimse import message as messages
@@ -12,6 +12,7 @@ from pacsnode.dimse.assembler import MemorySink, Message
 from pacsnode.dimse.command import CommandSet
 from pacsnode.dimse.status import is_pending
 from pacsnode.errors import InvalidMessage, RemoteError
+from pacsnode.ul.pdu import Buffer
 
 if TYPE_CHECKING:
     from pacsnode.net.association import Association
@@ -22,6 +23,9 @@ UNLIMITED_WINDOW: Final = 256  # requests outstanding where the peer sets no lim
 
 CommandOf = Callable[[int], bytes]
 """Message ID -> encoded command set."""
+
+OutgoingData = Buffer | AsyncGenerator[Buffer, None]
+"""A data set as it is to be sent: whole, or in pieces as they become available."""
 
 
 class _Exchange:
@@ -45,9 +49,10 @@ class Invoker:
         self._message_ids = itertools.cycle(range(1, 65536))
         self._window = asyncio.Semaphore(1)
 
-    def grant(self, window: int) -> None:
-        """Set how many requests may be outstanding; 0 is unlimited (PS3.7 D.3.3.3)."""
+    def grant(self, window: int) -> int:
+        """Set how many requests may be outstanding, 0 for any number (PS3.7 D.3.3.3); how many that are."""
         self._window = asyncio.Semaphore(window or UNLIMITED_WINDOW)
+        return window or UNLIMITED_WINDOW
 
     @property
     def is_idle(self) -> bool:
@@ -64,12 +69,12 @@ class Invoker:
         return max(since) if since else None
 
     async def invoke(
-        self, context: AcceptedContext, command_of: CommandOf, data: Iterable[bytes | memoryview] | None
+        self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None
     ) -> AsyncGenerator[tuple[CommandSet, bytes], None]:
         """Send a request; yield each response with its data set, the final one last.
 
-        `data` are the pieces of the data set. Waits for a place in the window. Closing the iterator after a
-        pending response sends C-CANCEL. Raises AssociationAborted, PeerTimeout.
+        Waits for a place in the window. Closing the iterator after a pending response sends C-CANCEL.
+        Raises AssociationAborted, PeerTimeout.
         """
         async with self._window:
             message_id = next(number for number in self._message_ids if number not in self._exchanges)
@@ -77,6 +82,7 @@ class Invoker:
             pending = False
             try:
                 await self._association.send(context.id, command_of(message_id), data)
+                exchange.since = self._loop.time()
                 while True:
                     reply = await exchange.responses.get()
                     if isinstance(reply, RemoteError):

@@ -1,6 +1,7 @@
 """The instances that a retrieve identifier selects (PS3.4 C.4.2.2.1), and reading their data sets ahead."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -148,6 +149,10 @@ async def test_an_index_that_cannot_be_read_is_a_failure_to_count(
 # Reading ahead
 
 
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 async def read(archive: Archive, located: Sequence[Located]) -> list[bytes | str]:
     """The data sets in order; of one that cannot be read the reason."""
     source, found = archive.read(located), []
@@ -213,11 +218,11 @@ async def test_a_large_object_that_is_not_sent_to_its_end_leaves_no_open_file(
     monkeypatch.setattr(outgoing, "LARGE", 1024)
     item = made(1, pixels=10_000)
     await store(archive, item)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files()
     one = await archive.read(await located_all(archive, [item])).next()
     assert one is not None
     assert one.data is not None
     assert not isinstance(one.data, memoryview)
     await anext(one.data)
     await one.data.aclose()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files() == before
