@@ -96,3 +96,19 @@ def test_a_second_node_on_the_same_data_root_refuses(service: Service) -> None:
     assert second.returncode == 1
     assert second.stderr.splitlines()[-1].startswith("pacsnode: ")
     assert "Traceback" not in second.stderr
+
+
+def test_a_port_in_use_is_one_line_and_ends_the_node(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        flags = ["--dimse-host", "127.0.0.1", "--dimse-port", str(port), "--web-port", "0"]
+        ran = subprocess.run(
+            [sys.executable, "-m", "pacsnode.cli", "serve", "--storage", str(tmp_path / "root"), *flags],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith("pacsnode: ")
+    assert str(port) in ran.stderr.splitlines()[-1]
+    assert "Traceback" not in ran.stderr
