@@ -210,6 +210,10 @@ class Dimse(Section):
     """Accept any unknown SOP class as a Storage SOP class."""
     extra_sop_classes: Uids = ()
     """Private SOP classes to accept for storage besides the standard ones."""
+    move_to_caller: Switch = False
+    """Send instances back to a calling AE that is no peer: C-MOVE to the address it calls from."""
+    move_to_caller_port: PeerPort = 104
+    """TCP port such an AE is taken to listen on."""
     preferred_transfer_syntaxes: Uids = ()
     """Transfer syntaxes to choose first, the best first. Empty: the requestor's own order."""
 

@@ -21,7 +21,7 @@ from pacsnode.dicom.uid import UID
 from pacsnode.errors import ConfigurationError
 from pacsnode.log import configure, set_level
 from pacsnode.net.acceptor import Acceptor, AcceptorOptions
-from pacsnode.net.association import Timeouts
+from pacsnode.net.association import timeouts_of
 from pacsnode.net.service import ServiceRegistry
 from pacsnode.notify import ServiceManager
 from pacsnode.services import build_registry
@@ -71,7 +71,7 @@ class Node:
         settings = self.settings
         self._archive = await Archive.open(Path(settings.node.storage), archive_options(settings))
         try:
-            registry = build_registry(Room(self._archive, settings))
+            registry = build_registry(Room(self._archive, settings, lambda: self.settings.peers))
             policy = acceptor_policy(settings, registry)
             self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
             await self._acceptor.start()
@@ -131,7 +131,9 @@ def acceptor_policy(settings: Settings, registry: ServiceRegistry) -> AcceptorPo
 
     def support(abstract_syntax: UID) -> Support | None:
         service = registry.service_of(abstract_syntax)
-        return None if service is None else Support(frozenset(service.transfer_syntaxes()))
+        if service is None:
+            return None
+        return Support(frozenset(service.transfer_syntaxes()), as_scu=service.is_user())
 
     def extended(sop_class: UID, offered: bytes) -> bytes | None:
         service = registry.service_of(sop_class)
@@ -156,7 +158,7 @@ def acceptor_options(settings: Settings) -> AcceptorOptions:
         port=dimse.port,
         max_associations=dimse.max_associations,
         max_pdu_length=dimse.max_pdu_length,
-        timeouts=Timeouts(artim=dimse.artim_timeout, idle=dimse.idle_timeout, dimse=dimse.dimse_timeout),
+        timeouts=timeouts_of(dimse),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from pacsnode.config import Dimse
 from pacsnode.dimse import message as messages
 from pacsnode.dimse.assembler import Assembler, MemorySink, Message, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
@@ -50,6 +51,11 @@ class Timeouts:
     artim: float = 30.0
     idle: float = 600.0
     dimse: float = 60.0
+
+
+def timeouts_of(dimse: Dimse) -> Timeouts:
+    """The timeouts of the settings."""
+    return Timeouts(artim=dimse.artim_timeout, idle=dimse.idle_timeout, dimse=dimse.dimse_timeout)
 
 
 class Owner(Protocol):

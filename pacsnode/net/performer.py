@@ -88,8 +88,12 @@ class Performer:
     def cancel(self, message_id: int) -> None:
         """C-CANCEL; for an operation that has ended it is normal and ignored (PS3.7 9.3.2.3)."""
         running = self._running.get(message_id)
-        if running is not None and running.task is not None and not running.cancelled:
-            running.cancelled = True
+        if running is None or running.task is None or running.cancelled:
+            return
+        running.cancelled = True
+        if running.request.on_cancel is not None:
+            running.request.on_cancel()
+        else:
             running.task.cancel()
 
     def stop(self) -> None:

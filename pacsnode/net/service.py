@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Request:
-    """One DIMSE request with everything its handler may need."""
+    """One DIMSE request with everything its handler may need.
+
+    `on_cancel`: set by a handler that ends by itself at C-CANCEL; one that does not set it is stopped.
+    """
 
     association: Association
     context: AcceptedContext
     command: CommandSet
     data: Sink | None
+    on_cancel: Callable[[], None] | None = None
 
     @property
     def identifier_bytes(self) -> bytes:
@@ -64,6 +68,10 @@ class ServiceClass:
     def transfer_syntaxes(self) -> tuple[UID, ...]:
         """Transfer syntaxes accepted for them."""
         return (EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE)
+
+    def is_user(self) -> bool:
+        """Whether this side may be SCU of them, if the requestor wants to be SCP (PS3.7 D.3.3.4)."""
+        return False
 
     def operations(self) -> Mapping[CommandField, Operation]:
         """Handlers of the commands that have one response."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from pacsnode.net.service import ServiceClass, ServiceRegistry
 from pacsnode.services.query import FindService
+from pacsnode.services.retrieve import RetrieveService
 from pacsnode.services.room import Room
 from pacsnode.services.storage import StorageService
 from pacsnode.services.verification import VerificationService
@@ -17,6 +18,7 @@ SERVICE_CLASSES: Final[tuple[Callable[[Room], ServiceClass], ...]] = (
     VerificationService,
     StorageService,
     FindService,
+    RetrieveService,
 )
 
 

@@ -31,6 +31,10 @@ class StorageService(ServiceClass):
     def transfer_syntaxes(self) -> tuple[UID, ...]:
         return TRANSFER_SYNTAXES
 
+    def is_user(self) -> bool:
+        """C-GET stores on the requestor's own association (PS3.4 C.4.3)."""
+        return True
+
     def operations(self) -> Mapping[CommandField, Operation]:
         return {CommandField.C_STORE_RQ: self.c_store}
 

@@ -114,7 +114,7 @@ class Scu:
     """Asks the service what a peer would, and reads the answers with pydicom."""
 
     def __init__(self, archive: Archive, **settings: dict[str, object]) -> None:
-        self.service = FindService(Room(archive=archive, settings=Settings.model_validate(settings)))
+        self.service = FindService(Room(archive, Settings.model_validate(settings), dict))
         self.transfer_syntax = EXPLICIT_VR_LE
         self.model = STUDY_ROOT_FIND
         self.extended: dict[UID, bytes] = {}
