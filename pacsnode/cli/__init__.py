@@ -10,7 +10,7 @@ import sys
 import typer
 from typer import TyperException
 
-from pacsnode.cli import config, echo, find, index, serve, store, version
+from pacsnode.cli import config, echo, find, get, index, move, serve, store, version
 from pacsnode.errors import PacsnodeError
 
 
@@ -54,7 +54,7 @@ def application() -> typer.Typer:
     app.add_typer(config.group(), name="config", rich_help_panel=here)
     app.add_typer(index.group(), name="index", rich_help_panel=here)
     app.command(rich_help_panel=here)(version.version)
-    for command in (echo.echo, store.store, find.find):
+    for command in (echo.echo, store.store, find.find, move.move, get.get):
         app.command(rich_help_panel=peers)(command)
     return app
 

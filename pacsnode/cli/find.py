@@ -1,12 +1,21 @@
 """`pacsnode find`: asks a peer and prints a table, or DICOM JSON (PS3.18 F)."""
 
 import json
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, configure_log, timeouts_of
+from pacsnode.cli.options import (
+    CallingTitle,
+    LevelText,
+    ModelText,
+    PeerText,
+    Timeout,
+    Verbose,
+    configure_log,
+    one_of,
+    timeouts_of,
+)
 from pacsnode.cli.output import print_table
 from pacsnode.errors import PacsnodeError
 
@@ -24,7 +33,7 @@ class FindFailed(PacsnodeError):
 
 def find(
     peer: PeerText,
-    level: Annotated[str, typer.Option(metavar="LEVEL", help="PATIENT, STUDY, SERIES or IMAGE.")] = "STUDY",
+    level: LevelText = "STUDY",
     key: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,9 +43,7 @@ def find(
             help="A matching key, or without a value one to return: PatientName='DOE*', 0008,0020=20240101-.",
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(metavar="MODEL", help="patient, study or patient-study root.")
-    ] = "study",
+    model: ModelText = "study",
     as_json: Annotated[bool, typer.Option("--json", help="Print DICOM JSON instead of a table.")] = False,
     limit: Annotated[
         int, typer.Option(min=0, metavar="N", help="Cancel after so many matches; 0: never.")
@@ -52,10 +59,10 @@ def find(
     from pacsnode.config import Peer
     from pacsnode.dicom.information_model import Level
 
-    wanted = _one_of(Level, level.upper(), "--level")
+    wanted = one_of(Level, level.upper(), "--level")
     if wanted is Level.PATIENT and model == "study":
         model = "patient"  # the study root has no patient level
-    root = _one_of(Model, model, "--model")
+    root = one_of(Model, model, "--model")
     request = identifier(wanted, key or ())
     output: _Output = _JsonOutput() if as_json else _TableOutput(columns(wanted, request))
     configure_log(verbose)
@@ -94,17 +101,6 @@ async def _find(
                         break
                 elif reply.status:
                     raise FindFailed(f"{peer} answered {reply.status:04X}H {reply.comment}".rstrip())
-
-
-Choice = TypeVar("Choice", bound=Enum)
-
-
-def _one_of(choices: type[Choice], text: str, option: str) -> Choice:
-    for choice in choices:
-        if choice.value == text:
-            return choice
-    allowed = ", ".join(str(choice.value) for choice in choices)
-    raise typer.BadParameter(f"{text!r} is none of {allowed}", param_hint=option)
 
 
 class _Output(Protocol):

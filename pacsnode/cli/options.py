@@ -1,7 +1,8 @@
 """Arguments and options that several commands share."""
 
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -24,6 +25,33 @@ Timeout = Annotated[
     typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for the connection and for each answer."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what the association does.")]
+
+
+LevelText = Annotated[str, typer.Option("--level", metavar="LEVEL", help="PATIENT, STUDY, SERIES or IMAGE.")]
+ModelText = Annotated[
+    str, typer.Option("--model", metavar="MODEL", help="patient, study or patient-study root.")
+]
+UniqueKeys = Annotated[
+    list[str],
+    typer.Option(
+        "--key",
+        "-k",
+        metavar="KEY=VALUE",
+        help="A unique key of the level or one above: StudyInstanceUID=1.2.3; several UIDs with backslashes.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+Choice = TypeVar("Choice", bound=Enum)
+
+
+def one_of(choices: type[Choice], text: str, option: str) -> Choice:
+    """The choice a text names. Raises BadParameter."""
+    for choice in choices:
+        if choice.value == text:
+            return choice
+    allowed = ", ".join(str(choice.value) for choice in choices)
+    raise typer.BadParameter(f"{text!r} is none of {allowed}", param_hint=option)
 
 
 def configure_log(verbose: bool) -> None:

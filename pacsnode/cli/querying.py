@@ -1,4 +1,4 @@
-"""Query SCU (PS3.4 C.4.1): an identifier from keys as people type them, matches as text. No I/O."""
+"""Query/Retrieve SCU (PS3.4 C.4): an identifier from keys as people type them, matches as text. No I/O."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -62,10 +62,11 @@ RETURN_KEYS: Final[Mapping[Level, tuple[str, ...]]] = {
 _TAG = re.compile(r"\(?([0-9a-fA-F]{4}),?([0-9a-fA-F]{4})\)?")
 
 
-def identifier(level: Level, keys: Iterable[str]) -> Dataset:
-    """Build the identifier of a C-FIND-RQ from `KEY[=VALUE]` texts.
+def identifier(level: Level, keys: Iterable[str], returned: Iterable[str] | None = None) -> Dataset:
+    """Build the identifier of a request from `KEY[=VALUE]` texts.
 
-    KEY is a keyword or a tag, `Sequence.Key` inside a sequence. Raises InvalidIdentifier.
+    KEY is a keyword or a tag, `Sequence.Key` inside a sequence. `returned` are asked for besides; None: those
+    of RETURN_KEYS. Raises InvalidIdentifier.
     """
     data_set = Dataset()
     data_set.QueryRetrieveLevel = level.value
@@ -74,7 +75,7 @@ def identifier(level: Level, keys: Iterable[str]) -> Dataset:
         _set(data_set, key.strip().split("."), value)
         if not text.isascii():
             data_set.SpecificCharacterSet = "ISO_IR 192"
-    for keyword in RETURN_KEYS[level]:
+    for keyword in RETURN_KEYS[level] if returned is None else returned:
         if keyword not in data_set:
             setattr(data_set, keyword, "")
     return data_set
