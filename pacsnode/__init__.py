@@ -4,11 +4,13 @@ The rooms, and the one way they may import each other (tests/test_layers.py read
 
     cli -> node -+-> services -> net -> dimse -> ul ----+--> dicom -> errors
                  |       +------------> archive --------+
-                 +-> web -------------> archive
+                 |       +------------> pixels ---------+
+                 +-> web -------------> archive, pixels
 
 `dicom`, `ul` and `dimse` are pure: bytes and time come in as arguments, no I/O happens in them.
-`net` is their asyncio shell, `archive` is objects at rest and their index, `services` is one file per DICOM
-service class, `node` is the only place that builds anything.
+`net` is their asyncio shell, `archive` is objects at rest and their index, `pixels` makes other transfer
+syntaxes of them in worker processes, `services` is one file per DICOM service class, `node` is the only place
+that builds anything.
 """
 
 from typing import Final

@@ -14,6 +14,7 @@ PacsnodeError
 |   +-- OutOfResources            disk full or below the reserve, too many operations
 |   +-- DataSetMismatch           the data set is not what the command says it is
 |   +-- CannotUnderstand          the data set cannot be read
+|   +-- CannotTranscode           an object cannot be had in the transfer syntax that is wanted
 |   +-- DuplicateInstance         another object has this SOP Instance UID and the policy is `refuse`
 |   +-- InvalidIdentifier         an identifier against the rules of its information model
 |   +-- MatchesNotCounted         what a retrieval asks for cannot be looked up
@@ -88,6 +89,10 @@ class DataSetMismatch(OperationError):
 
 
 class CannotUnderstand(OperationError):
+    pass
+
+
+class CannotTranscode(OperationError):
     pass
 
 

@@ -21,8 +21,9 @@ STANDS_ON: dict[str, set[str]] = {
     "dimse": {"ul"},
     "net": {"dimse", "config", "log"},
     "archive": {"dicom", "config", "log"},
-    "services": {"net", "archive"},
-    "web": {"archive"},
+    "pixels": {"dicom", "log"},
+    "services": {"net", "archive", "pixels"},
+    "web": {"archive", "pixels"},
     "node": {"services", "web", "notify"},
     "cli": {"node"},
 }

@@ -19,6 +19,7 @@ STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
     errors.OutOfResources: 0xA700,
     errors.DataSetMismatch: 0xA900,
     errors.CannotUnderstand: 0xC000,
+    errors.CannotTranscode: 0xC000,
     errors.DuplicateInstance: DUPLICATE_SOP_INSTANCE,
     errors.InvalidIdentifier: 0xA900,
     errors.MatchesNotCounted: 0xA701,
