@@ -226,8 +226,8 @@ class Web(Section):
 
 
 class Storage(Section):
-    sync: Annotated[Literal["full", "file", "none"], Allowed('"full", "file" or "none"')] = "full"
-    """What is forced to the disk before Success is answered: file and index, the file, nothing."""
+    sync: Annotated[Literal["full", "file", "none"], Allowed('"full", "file" or "none"')] = "file"
+    """What is synced before Success is answered: file and index, the file (the index soon after), nothing."""
     duplicates: Annotated[Literal["keep", "replace", "refuse"], Allowed('"keep", "replace" or "refuse"')] = (
         "keep"
     )

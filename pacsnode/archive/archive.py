@@ -12,32 +12,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import structlog
+
 from pacsnode.archive import reconcile
 from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
 from pacsnode.archive.index import Index, connect
-from pacsnode.archive.instance import IncomingInstance, IncomingRequest, Intake, Stored
+from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
 from pacsnode.archive.locate import Located, Locator
 from pacsnode.archive.outgoing import ReadAhead
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
-from pacsnode.archive.recovery import recover
+from pacsnode.archive.recovery import Recovered, recover
 from pacsnode.archive.rows import RowBuilder
 from pacsnode.archive.schema import migrate
 from pacsnode.archive.search import Match, Search
+from pacsnode.archive.stored_file import Unreadable, row_of_file
 from pacsnode.archive.workers import Workers
 from pacsnode.archive.writer import Duplicates, Writer
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.query import Query
 from pacsnode.dicom.retrieval import Retrieval
 from pacsnode.dicom.uid import is_uid
-from pacsnode.errors import ArchiveError, CannotUnderstand
+from pacsnode.errors import ArchiveError, CannotUnderstand, OperationError
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveOptions:
     """The settings of [storage], see config.py; `reserve` in bytes."""
 
-    sync: str = "full"
+    sync: str = "file"
     duplicates: str = "keep"
     reserve: int = 2**30
     workers: int = 4
@@ -47,12 +52,14 @@ class ArchiveOptions:
 class Archive:
     """Objects at rest and their index. Build it with open(); its methods are called in one event loop."""
 
-    def __init__(self, layout: Layout, lock: Lock, options: ArchiveOptions, index: Index) -> None:
+    def __init__(
+        self, layout: Layout, lock: Lock, options: ArchiveOptions, index: Index, first_token: int
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._layout = layout
         self._lock = lock
         self._free_space = FreeSpace(layout.root, options.reserve)
-        self._tokens = itertools.count(index.next_token())
+        self._tokens = itertools.count(first_token)
         self._workers = Workers(options.workers)
         duplicates = Duplicates(options.duplicates)
         self._readers = Readers(layout.index, options.readers)
@@ -78,13 +85,34 @@ class Archive:
         layout = Layout(root)
         lock = Lock(root)
         try:
-            index = await asyncio.to_thread(_prepare, layout, lock, options.sync)
-            archive = cls(layout, lock, options, index)
+            index, recovered = await asyncio.to_thread(_prepare, layout, lock, options.sync)
+            first_token = max([index.next_token(), *(token + 1 for token in recovered.unlisted)])
+            archive = cls(layout, lock, options, index, first_token)
             await archive._readers.open()
+            await archive._adopt(recovered)
             return archive
         except BaseException:
             lock.release()
             raise
+
+    async def _adopt(self, recovered: Recovered) -> None:
+        """Index again what a power cut took from the index; the writer sorts out what came twice."""
+        for token, path in recovered.unlisted.items():
+            row = await asyncio.to_thread(row_of_file, self._layout, self._intake.rows, path)
+            if isinstance(row, Unreadable):
+                log.error("instance.unreadable", path=path, reason=row.reason)
+                continue
+            row.path = self._layout.object_path(
+                row.parents.study_uid, row.parents.series_uid, row.sop_instance
+            )
+            future: asyncio.Future[Stored] = self._intake.loop.create_future()
+            self._writer.submit(Arrival(token, row, future))
+            try:
+                stored = await future
+            except OperationError as error:
+                log.error("instance.unreadable", path=path, reason=str(error))
+                continue
+            log.info("instance.recovered", outcome=stored.outcome.name.lower(), sop_instance=row.sop_instance)
 
     async def close(self) -> None:
         """Finish what was given to store(), then let go of the index and the data root."""
@@ -146,13 +174,13 @@ class Archive:
         return await asyncio.to_thread(reconcile.rebuild, root, progress)
 
 
-def _prepare(layout: Layout, lock: Lock, sync: str) -> Index:
+def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Recovered]:
     layout.create()
     lock.acquire()
     migrate(layout.index)
     try:
         connection = connect(layout.index, sync)
-        recover(connection, layout)
+        recovered = recover(connection, layout)
     except (sqlite3.Error, OSError) as error:
         raise ArchiveError(f"data root {layout.root} cannot be used: {error}") from error
-    return Index(connection)
+    return Index(connection), recovered

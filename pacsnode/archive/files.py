@@ -3,11 +3,14 @@
     <root>/objects/<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm     what is acknowledged
     <root>/conflicts/<SOPInstanceUID>.<token>.dcm    other objects that came under a UID already taken
     <root>/incoming/<token>.part                     what is being received
+    <root>/incoming/<token>.<size>.part              what is complete once it has this size
     <root>/.lock                                     held while a node uses the root
 
-The token is the number the instance will have in the index. So an incoming file either has a row, and then
-was committed and only wants its rename, or has none, and then was never acknowledged: after a crash the
-few files of incoming/ tell everything and objects/ needs no scan. Blocking; runs in worker threads.
+The token is the number the instance will have in the index. A file is synced under its token, its row is
+committed, then it gets its place in objects/ and the sender its answer. Its name in incoming/ goes only when
+the commit is known to be on the disk. So after a crash or a power cut the few files of incoming/ tell
+everything and objects/ needs no scan: one with a row wants its place at most, one without a row is indexed
+again if it is complete and forgotten if it was broken off. Blocking; for worker threads.
 """
 
 import errno
@@ -69,8 +72,15 @@ class Layout:
         return f"conflicts/{sop_instance}.{token}.dcm"
 
     @staticmethod
-    def incoming_path(token: int) -> str:
-        return f"incoming/{token}.part"
+    def incoming_path(token: int, size: int | None = None) -> str:
+        """The place of an object on its way; `size`, bytes of the whole file, is known at its end."""
+        return f"incoming/{token}.part" if size is None else f"incoming/{token}.{size}.part"
+
+    @staticmethod
+    def incoming_parts(name: str) -> tuple[int | None, int | None]:
+        """Token and size of a file name in incoming/; None for what is not told."""
+        token, _, size = name.removesuffix(".part").partition(".")
+        return (int(token) if token.isdecimal() else None, int(size) if size.isdecimal() else None)
 
     def absolute(self, path: str) -> str:
         return self._prefix + path
@@ -98,6 +108,31 @@ class Layout:
         except FileNotFoundError:  # the folder is new, or someone tidied it away while it was empty
             os.makedirs(os.path.dirname(self.absolute(target)), exist_ok=True)
             os.rename(self.absolute(source), self.absolute(target))
+
+    def place(self, incoming: str, target: str) -> None:
+        """Give a file of incoming/ its place as well, by a second name; raises OSError.
+
+        What may stand there has no row: the leftover of an index that was lost.
+        """
+        source, place = self.absolute(incoming), self.absolute(target)
+        try:
+            os.link(source, place)
+        except FileExistsError:
+            if os.path.samefile(source, place):
+                return
+            os.unlink(place)
+            os.link(source, place)
+        except FileNotFoundError:  # the folder is new, or someone tidied it away while it was empty
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            os.link(source, place)
+
+    def is_complete(self, path: str) -> bool:
+        """Whether a file of incoming/ holds all of its object, whatever the crash was.
+
+        Journaling file systems write a length only after the data it covers, so the length proves the data.
+        """
+        _, size = self.incoming_parts(os.path.basename(path))
+        return size is not None and os.stat(self.absolute(path)).st_size == size
 
     def remove(self, path: str) -> None:
         try:
@@ -194,12 +229,14 @@ class IncomingFile:
     def is_open(self) -> bool:
         return self._descriptor >= 0
 
-    def append(self, buffers: Sequence[Buffer], sync: bool) -> None:
+    def append(self, buffers: Sequence[Buffer], sync: bool, last: bool = False) -> None:
         """Append data set bytes; the first call puts preamble and File Meta before them (PS3.10 7.1).
 
-        Raises OutOfResources, and then nothing of the file is left.
+        `last`: they complete the object. Raises OutOfResources, and then nothing of the file is left.
         """
         try:
+            if last:
+                self._name_by_size(sum(map(len, buffers)))
             if self._descriptor < 0:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._descriptor = os.open(self._layout.absolute(self.path), flags, 0o644)
@@ -212,6 +249,12 @@ class IncomingFile:
         except OSError as error:
             self.remove()
             raise out_of_resources(error) from error
+
+    def _name_by_size(self, remaining: int) -> None:
+        """Take the name that tells the size, before the sync that keeps both."""
+        former, self.path = self.path, self._layout.incoming_path(self.token, self.file_size + remaining)
+        if self._descriptor >= 0:
+            os.rename(self._layout.absolute(former), self._layout.absolute(self.path))
 
     def digest_of(self, buffers: Sequence[Buffer]) -> None:
         """Take data set bytes into the digest."""

@@ -4,6 +4,7 @@ Blocking sqlite3 with one connection; no thread but the writer's (or a rebuild's
 series seen before costs a lookup of its UID and two inserts; parents.py keeps what is above it.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,15 @@ class Index:
         if self._connection.in_transaction:
             self._execute("ROLLBACK")
         self._parents.forget()
+
+    def sync_log(self) -> None:
+        """Make every commit so far durable; with synchronous = NORMAL only checkpoints do by themselves."""
+        path = self._execute("PRAGMA database_list").fetchone()[2] + "-wal"
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         self._connection.close()

@@ -212,7 +212,7 @@ class IncomingInstance:
         file, intake = self._file, self._intake
         if file.is_open:  # too long for memory: the header is on disk already
             file.digest_of(chunks)
-            file.append(chunks, intake.sync)
+            file.append(chunks, intake.sync, last=True)
             start = memoryview(file.map())[file.data_offset :]
             header = scan(start, self.request.transfer_syntax, file.size, INDEXED_TAGS)
             row = self._checked_row(header)
@@ -221,7 +221,7 @@ class IncomingInstance:
                 chunks = [b"".join(chunks)]
             row = self._checked_row(self._scan_memory(chunks))
             file.digest_of(chunks)
-            file.append(chunks, sync=False)
+            file.append(chunks, sync=False, last=True)
         row.digest = file.digest()
         row.size = file.file_size
         file.finish(intake.sync)

@@ -114,7 +114,7 @@ def _open(layout: Layout, located: Located) -> int:
     Between the commit of its row and its rename it lies in incoming/; it may move while it is looked for.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC
-    for path in (located.path, layout.incoming_path(located.token)):
+    for path in (located.path, layout.incoming_path(located.token, located.size)):
         try:
             return os.open(layout.absolute(path), flags)
         except FileNotFoundError:

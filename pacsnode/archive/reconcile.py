@@ -5,10 +5,8 @@ its place when it is complete, so a rebuild that is interrupted changes nothing.
 """
 
 import hashlib
-import mmap
 import os
 import sqlite3
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,10 +22,9 @@ from pacsnode.archive.index import Index, connect
 from pacsnode.archive.recovery import recover
 from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.archive.schema import migrate
-from pacsnode.dicom.header import scan
-from pacsnode.dicom.information_model import INDEXED_TAGS
+from pacsnode.archive.stored_file import Unreadable, mapped, row_of_file
 from pacsnode.dicom.part10 import read_file_meta
-from pacsnode.errors import ArchiveError, CannotUnderstand, OperationError
+from pacsnode.errors import ArchiveError, OperationError
 
 GROUP: Final = 500  # files scanned and then committed together
 SCANNERS: Final = 4  # threads; reading and digest run outside the interpreter lock
@@ -68,14 +65,6 @@ class Verification:
     @property
     def agrees(self) -> bool:
         return not self.problems
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A file that could not be indexed; it stays where it is."""
-
-    path: str
-    reason: str
 
 
 @dataclass(slots=True)
@@ -146,7 +135,7 @@ def _verify_rows(
     for token, path, size, digest in rows:
         result.rows += 1
         finding = _finding(layout, path, size, digest if deep else None)
-        if finding is Finding.MISSING and layout.exists(layout.incoming_path(token)):
+        if finding is Finding.MISSING and layout.exists(layout.incoming_path(token, size)):
             result.pending += 1
         elif finding is not None:
             result.problems.append(Problem(finding, path))
@@ -201,24 +190,14 @@ def _sop_instance_named(path: str) -> str:
 def _sop_instance_in(path: str) -> str:
     """The SOP Instance UID inside a file whose name does not tell it, "" when there is none."""
     try:
-        with _mapped(path) as view:
+        with mapped(path) as view:
             return read_file_meta(view).sop_instance or ""
     except (OSError, OperationError):
         return ""
 
 
-@contextmanager
-def _mapped(path: str) -> Iterator[memoryview]:
-    """A file's bytes. Raises CannotUnderstand when it is empty."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise CannotUnderstand("the file is empty")
-        # Closed by its last reference: a traceback that still holds a slice must not turn into BufferError.
-        yield memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-
-
 def _digest_of(path: str) -> bytes:
-    with _mapped(path) as view:
+    with mapped(path) as view:
         data = view[read_file_meta(view).data_offset :]
         return hashlib.sha256(data, usedforsecurity=False).digest()
 
@@ -230,12 +209,12 @@ def rebuild(root: Path, progress: Progress | None = None) -> Rebuilt:
     """
     with _locked(root) as layout:
         layout.create()
-        usable = _finish_old(layout)
+        _finish_old(layout)
         new = root / "index.sqlite.new"
         _remove_index(new)
         try:
             migrate(new)
-            rebuilt = _fill(layout, new, progress, adopt_incoming=not usable)
+            rebuilt = _fill(layout, new, progress)
             _swap(layout, new)
         except (sqlite3.Error, OSError) as error:
             raise ArchiveError(f"the index could not be rebuilt: {error}") from error
@@ -263,11 +242,11 @@ def _finish_old(layout: Layout) -> bool:
     return True
 
 
-def _fill(layout: Layout, new: Path, progress: Progress | None, adopt_incoming: bool) -> Rebuilt:
-    """Index every file of objects/, then what is kept aside, then, with no old index to ask, incoming/."""
+def _fill(layout: Layout, new: Path, progress: Progress | None) -> Rebuilt:
+    """Index every file of objects/, then what is kept aside, then what is complete in incoming/."""
     rebuilt = Rebuilt()
     kept_aside = list(_walk(layout, layout.conflicts))
-    incoming = list(_walk(layout, layout.incoming)) if adopt_incoming else []
+    incoming = [path for path in _walk(layout, layout.incoming) if layout.is_complete(path)]
     tokens = count(max(map(_number_in, [*kept_aside, *incoming]), default=0) + 1)
     connection = connect(new, "none")
     connection.execute("PRAGMA synchronous = OFF")  # synced as a whole before the swap
@@ -305,35 +284,13 @@ def _scanned(
         paths_of_group = list(islice(paths, GROUP))
         if paths_of_group:
             ahead.append(
-                (paths_of_group, [pool.submit(_scan, layout, rows, path) for path in paths_of_group])
+                (paths_of_group, [pool.submit(row_of_file, layout, rows, path) for path in paths_of_group])
             )
         if not ahead:
             return
         if len(ahead) == 2 or not paths_of_group:
             names, futures = ahead.popleft()
             yield [(name, future.result()) for name, future in zip(names, futures, strict=True)]
-
-
-def _scan(layout: Layout, rows: RowBuilder, path: str) -> InstanceRow | Unreadable:
-    """The row of one file, its path as it is."""
-    absolute = layout.absolute(path)
-    try:
-        with _mapped(absolute) as view:
-            meta = read_file_meta(view)
-            data = view[meta.data_offset :]
-            header = scan(data, meta.transfer_syntax, len(data), INDEXED_TAGS)
-            row = rows.build(header)
-            row.digest = hashlib.sha256(data, usedforsecurity=False).digest()
-            row.size = len(view)
-        row.kept = zlib.compress(header.kept, 1)
-        row.source_ae = meta.source_ae or ""
-        row.stored_at = os.stat(absolute).st_mtime
-        row.path = path
-    except OperationError as error:
-        return Unreadable(path, str(error))
-    except OSError as error:
-        return Unreadable(path, error.strerror or type(error).__name__)
-    return row
 
 
 def _add(

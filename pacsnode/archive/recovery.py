@@ -1,10 +1,11 @@
-"""What a crash left in incoming/, finished or forgotten at start (the scheme is told in files.py).
+"""What a crash left in incoming/, placed, indexed again or forgotten at start (scheme: files.py).
 
 Only incoming/ is listed, so a start costs the same with ten objects and with ten million.
 """
 
 import os
 import sqlite3
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -14,22 +15,44 @@ from pacsnode.dicom.uid import UID
 log = structlog.get_logger()
 
 
-def recover(connection: sqlite3.Connection, layout: Layout) -> tuple[int, int]:
-    """Place every committed file, remove the others; returns how many were (finished, removed)."""
-    finished = removed = 0
+@dataclass(slots=True)
+class Recovered:
+    """What became of the files of incoming/. `unlisted`: token -> path of those to be indexed again."""
+
+    finished: int = 0
+    removed: int = 0
+    unlisted: dict[int, str] = field(default_factory=dict)
+
+
+def recover(connection: sqlite3.Connection, layout: Layout) -> Recovered:
+    """Place every file that has a row, remove those broken off, name those that are complete without a row.
+
+    The last kind was received to its end and may have been acknowledged: after a power cut the index can
+    lack its last commits when storage.sync is "file".
+    """
+    recovered = Recovered()
     for name in os.listdir(layout.incoming):
         source = f"incoming/{name}"
-        number = name.removesuffix(".part")
-        target = _final_path(connection, layout, int(number)) if number.isdecimal() else None
-        if target is None:
+        token, _ = layout.incoming_parts(name)
+        if token is None or not layout.is_complete(source):
             layout.remove(source)
-            removed += 1
+            recovered.removed += 1
+            continue
+        target = _final_path(connection, layout, token)
+        if target is None:
+            recovered.unlisted[token] = source
         else:
-            layout.move(source, target)
-            finished += 1
-    if finished or removed:
-        log.warning("index.recovered", finished=finished, removed=removed)
-    return finished, removed
+            layout.place(source, target)
+            layout.remove(source)
+            recovered.finished += 1
+    if recovered.finished or recovered.removed or recovered.unlisted:
+        log.warning(
+            "index.recovered",
+            finished=recovered.finished,
+            removed=recovered.removed,
+            unlisted=len(recovered.unlisted),
+        )
+    return recovered
 
 
 def _final_path(connection: sqlite3.Connection, layout: Layout, token: int) -> str | None:
@@ -45,12 +68,12 @@ def _final_path(connection: sqlite3.Connection, layout: Layout, token: int) -> s
 def _make_way(connection: sqlite3.Connection, layout: Layout, sop_instance: UID) -> None:
     """Move aside the object that the one in incoming/ replaced, if the crash came before that."""
     rows = connection.execute(
-        "SELECT id, study_instance_uid, series_instance_uid, path FROM conflict"
+        "SELECT id, size, study_instance_uid, series_instance_uid, path FROM conflict"
         " WHERE sop_instance_uid = ? AND reason = 'replaced'",
         (sop_instance,),
     )
-    for token, study, series, aside in rows.fetchall():
+    for token, size, study, series, aside in rows.fetchall():
         place = layout.object_path(study, series, sop_instance)
-        in_place = not layout.exists(aside) and not layout.exists(layout.incoming_path(token))
+        in_place = not layout.exists(aside) and not layout.exists(layout.incoming_path(token, size))
         if in_place and layout.exists(place):
             layout.move(place, aside)

@@ -6,8 +6,10 @@ the disk the next group gathers, so groups grow with the load and nobody waits f
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -21,6 +23,9 @@ from pacsnode.archive.index import Index
 from pacsnode.archive.instance import Arrival, Outcome, Stored, settle
 from pacsnode.errors import DuplicateInstance, OutOfResources
 
+SETTLE_AFTER: Final = 0.25  # seconds of quiet
+SETTLE_AT_LEAST: Final = 2.0  # seconds under load
+MAX_PLACED: Final = 4000  # files; a start adopts some 2,000 a second
 MAX_GROUP: Final = 256  # instances; bounds the wait of the first one and the work of a redo
 
 log = structlog.get_logger()
@@ -52,14 +57,17 @@ class Writer:
         layout: Layout,
         loop: asyncio.AbstractEventLoop,
         duplicates: Duplicates,
-        sync: bool,
+        sync: str,
     ) -> None:
+        """`sync` is storage.sync; with "file" the log of the index is synced once for many groups."""
         self._index = index
         self._layout = layout
         self._loop = loop
         self._duplicates = duplicates
         self._sync = sync
         self._queue: SimpleQueue[Arrival | None] = SimpleQueue()
+        self._placed: list[str] = []  # in objects/ too; their names in incoming/ wait for the log's sync
+        self._placed_at = 0.0
         self._unsettled: list[tuple[str, str]] = []
         self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
         self._thread.start()
@@ -76,15 +84,23 @@ class Writer:
         stopping = False
         while not stopping:
             group = self._take()
-            stopping = group[-1] is None
+            stopping = None in group
             arrivals = [arrival for arrival in group if arrival is not None]
             if arrivals:
                 self._store(arrivals)
+            if self._placed and (stopping or not group or self._is_settling_due()):
+                self._settle_placed()
         self._index.close()
 
     def _take(self) -> list[Arrival | None]:
-        """Wait for one arrival, then take what came with it; None ends the group and the thread."""
-        group = [self._queue.get()]
+        """Wait for one arrival, then take what came with it; None ends the group and the thread.
+
+        An empty group: nothing came for a while, and there is something to settle meanwhile.
+        """
+        try:
+            group = [self._queue.get(timeout=SETTLE_AFTER if self._placed else None)]
+        except Empty:
+            return []
         try:
             while group[-1] is not None and len(group) < MAX_GROUP:
                 group.append(self._queue.get_nowait())
@@ -93,10 +109,16 @@ class Writer:
         return group
 
     def _store(self, arrivals: Sequence[Arrival]) -> None:
-        verdicts = self._commit_group(arrivals)
-        for verdict in verdicts:
-            self._settle_files(verdict)
-        results = [(verdict.arrival.future, verdict.result) for verdict in verdicts]
+        """Commit a group, give the files their places, answer. Nothing escapes: all would wait for ever."""
+        results: list[tuple[asyncio.Future[Stored], Stored | Exception]]
+        try:
+            verdicts = self._commit_group(arrivals)
+            for verdict in verdicts:
+                self._settle_files(verdict)
+            results = [(verdict.arrival.future, verdict.result) for verdict in verdicts]
+        except Exception as error:
+            log.exception("archive.job_failed")
+            results = [(arrival.future, error) for arrival in arrivals]
         self._loop.call_soon_threadsafe(settle, results)
 
     def _commit_group(self, arrivals: Sequence[Arrival]) -> list[_Verdict]:
@@ -113,7 +135,7 @@ class Writer:
     def _commit(self, arrivals: Sequence[Arrival]) -> list[_Verdict]:
         index = self._index
         try:
-            if self._sync:
+            if self._sync == "full":
                 self._layout.sync_folder(self._layout.incoming)
             index.begin([arrival.row.sop_instance for arrival in arrivals])
             verdicts = [self._judge(arrival) for arrival in arrivals]
@@ -133,7 +155,7 @@ class Writer:
     def _judge(self, arrival: Arrival) -> _Verdict:
         """Put one arrival into the open transaction; its SOP Instance UID may be taken."""
         row, token = arrival.row, arrival.token
-        incoming = self._layout.incoming_path(token)
+        incoming = self._layout.incoming_path(token, row.size)
         existing = self._index.find(row.sop_instance)
         if existing is None:
             self._index.add_instance(token, row)
@@ -160,16 +182,45 @@ class Writer:
         """Do the renames of a committed arrival, or remove the file of one that got no row."""
         self._retry_unsettled()
         if not verdict.moves:
-            self._layout.remove(self._layout.incoming_path(verdict.arrival.token))
+            arrival = verdict.arrival
+            with contextlib.suppress(OSError):  # it has no row: the next start sees to it
+                self._layout.remove(self._layout.incoming_path(arrival.token, arrival.row.size))
+        if len(verdict.moves) > 1:
+            self._settle_placed()  # the index must know of the replaced object before it moves
         for source, target in verdict.moves:
             try:
-                self._layout.move(source, target)
+                self._place(source, target)
             except OSError as error:
                 # File and row are durable, so the answer stays Success: the next group, or the next
                 # start, finds the file in incoming/ under the number of its row.
                 log.error("instance.unsettled", path=target, error=error.strerror)
                 self._unsettled.append((source, target))
         self._log_conflict(verdict)
+
+    def _place(self, source: str, target: str) -> None:
+        if self._sync != "file" or not source.startswith("incoming/"):
+            self._layout.move(source, target)
+            return
+        self._layout.place(source, target)
+        if not self._placed:
+            self._placed_at = time.monotonic()
+        self._placed.append(source)
+
+    def _is_settling_due(self) -> bool:
+        """Under load nothing is ever quiet; a long list would make the start after a crash slow."""
+        return len(self._placed) >= MAX_PLACED or time.monotonic() - self._placed_at > SETTLE_AT_LEAST
+
+    def _settle_placed(self) -> None:
+        """Make the index durable up to here; then the names in incoming/ have nothing left to tell."""
+        try:
+            if self._sync == "file":
+                self._index.sync_log()
+            for path in self._placed:
+                self._layout.remove(path)
+        except OSError as error:
+            log.error("index.unsettled", error=error.strerror)
+            return
+        self._placed.clear()
 
     def _retry_unsettled(self) -> None:
         while self._unsettled:

@@ -200,7 +200,7 @@ async def test_an_object_between_its_commit_and_its_rename_is_read(
     filled: Archive, root: Path, objects: list[Made]
 ) -> None:
     located = (await located_all(filled, objects))[:1]
-    (root / located[0].path).rename(root / "incoming" / f"{located[0].token}.part")
+    (root / located[0].path).rename(root / "incoming" / f"{located[0].token}.{located[0].size}.part")
     (found,) = await read(filled, located)
     assert isinstance(found, bytes)
 
