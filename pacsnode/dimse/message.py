@@ -25,6 +25,7 @@ from pacsnode.dimse.command import (
 
 ERROR_COMMENT_LENGTH: Final = 64  # characters of VR LO (PS3.5 6.2)
 MAX_US: Final = 0xFFFF
+UID_LENGTH: Final = 64  # bytes of VR UI
 _SUBOPERATIONS: Final = (
     Element.REMAINING_SUBOPERATIONS,
     Element.COMPLETED_SUBOPERATIONS,
@@ -128,9 +129,10 @@ def response(
     Of more than a US can tell, the most it can is told.
     """
     elements = []
-    sop_class, sop_instance = request.sop_class, request.sop_instance
+    sop_class = _echoed(request, Element.AFFECTED_SOP_CLASS_UID, Element.REQUESTED_SOP_CLASS_UID)
+    sop_instance = _echoed(request, Element.AFFECTED_SOP_INSTANCE_UID, Element.REQUESTED_SOP_INSTANCE_UID)
     if sop_class:
-        elements.append((Element.AFFECTED_SOP_CLASS_UID, ui(sop_class)))
+        elements.append((Element.AFFECTED_SOP_CLASS_UID, sop_class))
     elements += [
         (Element.COMMAND_FIELD, us(request.field | RESPONSE_BIT)),
         (Element.MESSAGE_ID_BEING_RESPONDED_TO, request.elements[Element.MESSAGE_ID]),
@@ -142,8 +144,14 @@ def response(
     if comment:
         elements.append((Element.ERROR_COMMENT, text(comment[:ERROR_COMMENT_LENGTH])))
     if sop_instance:
-        elements.append((Element.AFFECTED_SOP_INSTANCE_UID, ui(sop_instance)))
+        elements.append((Element.AFFECTED_SOP_INSTANCE_UID, sop_instance))
     for element, count in zip(_SUBOPERATIONS, suboperations, strict=False):
         if count is not None:
             elements.append((element, us(min(count, MAX_US))))
     return encode(elements)
+
+
+def _echoed(request: CommandSet, affected: int, requested: int) -> bytes:
+    """A UID of the request as it came, whatever its bytes are; empty when it cannot be one by its length."""
+    value = request.elements.get(affected) or request.elements.get(requested, b"")
+    return b"" if len(value) > UID_LENGTH or len(value) & 1 else value

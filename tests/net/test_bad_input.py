@@ -115,6 +115,11 @@ REFUSED = {
     "a path for a study": (store(ITEM.sop, without(ITEM, StudyInstanceUID=TRAVERSAL)), {0xC000, 0xA900}),
     "dots for a series": (store(ITEM.sop, without(ITEM, SeriesInstanceUID="..")), {0xC000, 0xA900}),
     "a UID of 65 characters": (store("1." + "2" * 63, ITEM.data), {0xC000}),
+    "a UID that is not even text": (
+        announced({**STORE_RQ, **CT, 0x1000: b"1.2.\xff\xfe\x80"}, STORE_ID, ITEM.data),
+        {0xC000},
+    ),
+    "a UID of a kilobyte": (store("1." + "2" * 1000, ITEM.data), {0xC000}),
     "C-STORE without a data set": (lone({**CT, **UID, 0x0100: 0x0001}, STORE_ID), {0xC000}),
     "garbage for an identifier": (announced(FIND_RQ, FIND_ID, GARBAGE), {0xC000, 0xA900}),
     "a truncated identifier": (announced(FIND_RQ, FIND_ID, identifier("STUDY", StudyDate="")[:-3]), {0xC000}),

@@ -210,7 +210,7 @@ async def test_an_end_in_the_middle_of_a_store_leaves_nothing(
             case "reset":
                 peer.reset()
     await eventually(lambda: not incoming(root), "incoming/ is empty")
-    await eventually(lambda: before.covers(Holdings.now()), "nothing of the association is held")
+    await before.restored()
     assert list(stored_files(root)) == []
     async with await RawPeer.associated(node.dimse_port, FIND) as peer:
         replies = await peer.find(identifier("STUDY", StudyInstanceUID=""))
@@ -472,7 +472,7 @@ async def test_300_associations_leave_nothing_behind(node: Node) -> None:
     before = Holdings.now()
     for number in range(300):
         await cycle(number)
-    await eventually(lambda: before.covers(Holdings.now()), "descriptors, tasks and associations are back")
+    await before.restored()
 
 
 async def test_a_peer_that_reads_nothing_does_not_make_the_node_hold_its_answers(node: Node) -> None:
