@@ -198,10 +198,13 @@ class Writer:
         self._log_conflict(verdict)
 
     def _place(self, source: str, target: str) -> None:
-        if self._sync != "file" or not source.startswith("incoming/"):
+        if not source.startswith("incoming/"):
             self._layout.move(source, target)
             return
         self._layout.place(source, target)
+        if self._sync != "file":
+            self._layout.remove(source)
+            return
         if not self._placed:
             self._placed_at = time.monotonic()
         self._placed.append(source)
