@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -90,13 +91,14 @@ class Node:
         )
 
     async def stop(self) -> None:
-        """Drain and close everything."""
-        if self._acceptor is not None:
-            await self._acceptor.drain(self.settings.dimse.drain_timeout)
-        if self._web is not None:
-            await self._web.stop()
-        if self._archive is not None:
-            await self._archive.close()
+        """Drain and close everything, each whatever becomes of the others."""
+        async with AsyncExitStack() as closing:
+            if self._archive is not None:
+                closing.push_async_callback(self._archive.close)
+            if self._web is not None:
+                closing.push_async_callback(self._web.stop)
+            if self._acceptor is not None:
+                await self._acceptor.drain(self.settings.dimse.drain_timeout)
         self._log.info("node.stopped")
 
     def reload(self, settings: Settings) -> None:

@@ -228,7 +228,7 @@ class Writer:
     def _retry_unsettled(self) -> None:
         while self._unsettled:
             try:
-                self._layout.move(*self._unsettled[0])
+                self._place(*self._unsettled[0])
             except OSError:
                 return
             del self._unsettled[0]

@@ -42,7 +42,7 @@ class WebListener:
     async def stop(self) -> None:
         """Take no more requests and let those under way finish."""
         self._server.should_exit = True
-        if self._task is not None:
+        if self._task is not None and self._server.started:  # else start() has told what was wrong
             await self._task
 
     async def _serve(self) -> None:

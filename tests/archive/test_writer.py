@@ -111,7 +111,7 @@ async def test_a_rename_that_fails_is_done_by_the_next_group(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched, capture_logs() as logs:
-        patched.setattr("pacsnode.archive.files.Layout.move", failing)
+        patched.setattr("pacsnode.archive.files.Layout.place", failing)
         assert (await store(archive, made(1))).outcome is Outcome.STORED
     assert [log["event"] for log in logs] == ["instance.unsettled"]
     assert len(incoming(root)) == 1
