@@ -1,0 +1,196 @@
+"""The worker processes that transcode, as the event loop sees them.
+
+concurrent.futures is not used: there one process that dies fails every job that waits. Here a worker has one
+job at a time; when it dies, is killed or takes too long, that job fails and another worker is started for the
+next one. Results are files, so that no large object goes through a pipe or stays in memory.
+"""
+
+import asyncio
+import itertools
+import math
+import shutil
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import CannotTranscode, CannotUnderstand, OutOfResources
+from pacsnode.log import get_logger
+from pacsnode.pixels.job import Job, error_of
+
+JOBS_PER_WORKER: Final = 1000  # then a fresh one: what codecs leak is bounded
+ALARM_MARGIN: Final = 10  # seconds after the time limit until the worker ends itself
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Transcoded:
+    """An encoded data set in a file of its own, without File Meta; whoever asked for it discards it."""
+
+    path: Path
+    transfer_syntax: UID
+    size: int
+
+    async def discard(self) -> None:
+        await asyncio.to_thread(self.path.unlink, missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TranscoderOptions:
+    """At most `workers` processes, `time_limit` seconds an object, `memory_limit` bytes a worker."""
+
+    workers: int = 2
+    time_limit: float = 120
+    memory_limit: int = 2 * 2**30
+
+
+class Transcoder:
+    """Transcodes stored objects in worker processes, which are started when they are first needed."""
+
+    def __init__(self, spool: Path, options: TranscoderOptions | None = None) -> None:
+        """`spool` is a folder for results; nobody else may use it, and it is emptied at first use."""
+        self._spool = spool
+        self._options = options or TranscoderOptions()
+        self._turns = asyncio.Semaphore(self._options.workers)
+        self._numbers = itertools.count()
+        self._idle: list[_Worker] = []
+        self._workers: set[_Worker] = set()
+        self._preparing = asyncio.Lock()
+        self._is_prepared = False
+        self._closed = False
+
+    async def transcode(self, source: Path, data_offset: int, stored: UID, target: UID) -> Transcoded:
+        """Make `target` of the data set behind `data_offset` bytes of `source`.
+
+        Raises CannotTranscode, CannotUnderstand, OutOfResources; cancelling stops the work.
+        """
+        await self._prepare()
+        output = self._spool / f"{next(self._numbers)}.part"
+        seconds = math.ceil(self._options.time_limit) + ALARM_MARGIN
+        job = Job(str(source), data_offset, stored, target, str(output), seconds)
+        try:
+            async with self._turns:
+                await self._perform(job)
+            size = (await asyncio.to_thread(output.stat)).st_size
+        except BaseException:
+            output.unlink(missing_ok=True)
+            raise
+        return Transcoded(output, target, size)
+
+    async def close(self) -> None:
+        """End the workers; what they still do fails."""
+        self._closed = True
+        self._idle.clear()
+        for worker in tuple(self._workers):
+            await worker.end()
+        self._workers.clear()
+
+    async def _prepare(self) -> None:
+        """Make the folder, once."""
+        async with self._preparing:
+            if self._is_prepared:
+                return
+            try:
+                await asyncio.to_thread(_empty, self._spool)
+            except OSError as error:
+                raise OutOfResources(f"{self._spool} cannot be used: {error}") from error
+            self._is_prepared = True
+
+    async def _perform(self, job: Job) -> None:
+        """Have a worker do the job; keep it when it is in a state to do another."""
+        worker = await self._take()
+        try:
+            async with asyncio.timeout(self._options.time_limit):
+                answer = await worker.perform(job)
+        except TimeoutError:
+            await self._dismiss(worker)
+            log.warning("transcoder.worker_lost", source=job.source, reason="time limit")
+            raise CannotTranscode(f"transcoding takes longer than {self._options.time_limit} s") from None
+        except BaseException:
+            await self._dismiss(worker)
+            raise
+        if not answer:
+            await self._dismiss(worker)
+            log.warning("transcoder.worker_lost", source=job.source, reason=f"status {worker.status}")
+            raise CannotUnderstand(f"the codec crashed (status {worker.status})")
+        await self._give_back(worker)
+        if (error := error_of(answer)) is not None:
+            raise error
+
+    async def _take(self) -> "_Worker":
+        """An idle worker that lives, or a new one."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.status is None:
+                return worker
+            self._workers.discard(worker)
+        worker = await _Worker.start(self._options.memory_limit)
+        self._workers.add(worker)
+        if self._closed:
+            await self._dismiss(worker)
+            raise OutOfResources("the node is stopping")
+        return worker
+
+    async def _give_back(self, worker: "_Worker") -> None:
+        if worker.jobs < JOBS_PER_WORKER and not self._closed:
+            self._idle.append(worker)
+        else:
+            await self._dismiss(worker)
+
+    async def _dismiss(self, worker: "_Worker") -> None:
+        self._workers.discard(worker)
+        await worker.end()
+
+
+class _Worker:
+    """One process, see worker.py."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.jobs = 0
+
+    @classmethod
+    async def start(cls, memory_limit: int) -> "_Worker":
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "pacsnode.pixels.worker", str(memory_limit)),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,  # codecs tell of every oddity of a stream
+            )
+        )
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    async def perform(self, job: Job) -> bytes:
+        """The line that answers; empty when the process has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.jobs += 1
+        try:
+            self._process.stdin.write(job.to_line())
+            await self._process.stdin.drain()
+            line = await self._process.stdout.readline()
+        except ConnectionError:
+            return b""
+        return line if line.endswith(b"\n") else b""
+
+    async def end(self) -> None:
+        """Kill the process, unless it has ended, and take its status."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+        await self._process.wait()
+
+
+def _empty(spool: Path) -> None:
+    """Make the folder; what a node left in it that was killed is of no use."""
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir(parents=True)

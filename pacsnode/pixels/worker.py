@@ -1,0 +1,63 @@
+"""The worker process: reads a job a line, transcodes, answers a line. Its input, closed, ends it; see `pool`.
+
+A hostile frame may make a codec crash, hang or take all memory; then the kernel ends this process, by a limit
+or by the alarm, and that object fails alone.
+"""
+
+import errno
+import mmap
+import os
+import resource
+import signal
+import sys
+from typing import Final
+
+from pacsnode.errors import OperationError, OutOfResources, ProcessingFailure
+from pacsnode.pixels.job import Job, answer_line
+from pacsnode.pixels.transcode import transcode
+
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def serve(memory_limit: int) -> None:
+    """Do jobs until standard input ends. `memory_limit` in bytes; mapped files do not count."""
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # They are for the node, which drains first: what it still sends may still have to be transcoded
+        signal.signal(number, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a codec that prints must not seem to answer
+    for line in sys.stdin:
+        error = perform(Job.from_line(line))
+        print(answer_line(error), file=answers, flush=True)
+
+
+def perform(job: Job) -> OperationError | None:
+    """Do one job. Every error is returned: this process serves the next object."""
+    signal.alarm(job.seconds)  # the pool ends a hanging worker sooner, but the pool may be gone
+    try:
+        with open(job.output, "wb") as out:
+            transcode(_mapped(job.source)[job.data_offset :], job.stored, job.target, out)
+    except OperationError as error:
+        return error
+    except MemoryError:
+        return OutOfResources("transcoding takes more memory than a worker may have")
+    except OSError as error:
+        kind = OutOfResources if error.errno in _NO_ROOM else ProcessingFailure
+        return kind(str(error))
+    except Exception as error:
+        return ProcessingFailure(f"{type(error).__name__}: {error}")
+    finally:
+        signal.alarm(0)
+    return None
+
+
+def _mapped(path: str) -> memoryview:
+    """A view of a file; the mapping goes with the last view of it."""
+    with open(path, "rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
