@@ -111,7 +111,7 @@ class ReadAhead:
 def _open(layout: Layout, located: Located) -> int:
     """Open the file of an instance. Raises OSError.
 
-    Between the commit of its row and its rename it lies in incoming/; it may move while it is looked for.
+    Between the commit of its row and its move it lies in incoming/; it may move while it is looked for.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC
     for path in (located.path, layout.incoming_path(located.token, located.size)):

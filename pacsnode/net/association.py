@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -184,6 +184,12 @@ class Association:
     ) -> AsyncGenerator[tuple[CommandSet, bytes], None]:
         """Send a request and yield its responses; see `Invoker.invoke`."""
         return self._invoker.invoke(context, command_of, data)
+
+    def invoke_once(
+        self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None = None
+    ) -> Coroutine[None, None, CommandSet]:
+        """Send a request that has one response; see `Invoker.invoke_once`."""
+        return self._invoker.invoke_once(context, command_of, data)
 
     async def send(self, context_id: int, command: bytes, data: OutgoingData | None) -> None:
         """Send one message, as fast as the peer takes it. One that is broken off ends the association."""

@@ -31,12 +31,50 @@ OutgoingData = Buffer | AsyncGenerator[Buffer, None]
 class _Exchange:
     """A request and its responses."""
 
-    __slots__ = ("abandoned", "responses", "since")
+    __slots__ = ("abandoned", "since")
 
     def __init__(self, since: float) -> None:
-        self.responses: asyncio.Queue[Message | RemoteError] = asyncio.Queue()
         self.since = since
         self.abandoned = False  # nobody reads its responses any more; the final one ends it
+
+    @property
+    def unread(self) -> int:
+        """Responses that wait for their reader."""
+        return 0
+
+    def take(self, response: Message | RemoteError) -> None:
+        """A response, or the reason why none will come."""
+
+
+class _Single(_Exchange):
+    """One response: what most requests have."""
+
+    __slots__ = ("response",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop.time())
+        self.response: asyncio.Future[Message | RemoteError] = loop.create_future()
+
+    def take(self, response: Message | RemoteError) -> None:
+        if not self.response.done():
+            self.response.set_result(response)
+
+
+class _Many(_Exchange):
+    """Pending responses and the final one."""
+
+    __slots__ = ("responses",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop.time())
+        self.responses: asyncio.Queue[Message | RemoteError] = asyncio.Queue()
+
+    @property
+    def unread(self) -> int:
+        return self.responses.qsize()
+
+    def take(self, response: Message | RemoteError) -> None:
+        self.responses.put_nowait(response)
 
 
 class Invoker:
@@ -61,12 +99,11 @@ class Invoker:
     @property
     def has_unread(self) -> bool:
         """More responses wait for their reader than should."""
-        return any(e.responses.qsize() > UNREAD_RESPONSES for e in self._exchanges.values())
+        return any(exchange.unread > UNREAD_RESPONSES for exchange in self._exchanges.values())
 
     def waiting_since(self) -> float | None:
         """Loop time since when the request that heard last has waited for a response; None: nobody waits."""
-        since = [e.since for e in self._exchanges.values() if e.responses.empty()]
-        return max(since) if since else None
+        return max((e.since for e in self._exchanges.values() if not e.unread), default=None)
 
     async def invoke(
         self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None
@@ -77,8 +114,8 @@ class Invoker:
         Raises AssociationAborted, PeerTimeout.
         """
         async with self._window:
-            message_id = next(number for number in self._message_ids if number not in self._exchanges)
-            exchange = self._exchanges[message_id] = _Exchange(self._loop.time())
+            exchange = _Many(self._loop)
+            message_id = self._begin(exchange)
             pending = False
             try:
                 await self._association.send(context.id, command_of(message_id), data)
@@ -99,6 +136,25 @@ class Invoker:
                 if pending and not self._association.ended.is_set():
                     await self._association.send(context.id, messages.c_cancel_rq(message_id), None)
 
+    async def invoke_once(
+        self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None
+    ) -> CommandSet:
+        """Send a request that has one response; the response. Otherwise as `invoke`."""
+        async with self._window:
+            exchange = _Single(self._loop)
+            message_id = self._begin(exchange)
+            try:
+                await self._association.send(context.id, command_of(message_id), data)
+                exchange.since = self._loop.time()
+                reply = await exchange.response
+            except BaseException:
+                exchange.abandoned = True
+                raise
+            if isinstance(reply, RemoteError):
+                raise reply
+            del self._exchanges[message_id]
+            return reply.command
+
     def handle(self, message: Message) -> None:
         """Give a response to the request it answers. Raises InvalidMessage when there is none."""
         message_id = message.command.message_id_being_responded_to
@@ -107,11 +163,16 @@ class Invoker:
             raise InvalidMessage(f"{message.command.name} answers no request of ours")
         if not exchange.abandoned:
             exchange.since = self._loop.time()
-            exchange.responses.put_nowait(message)
+            exchange.take(message)
         elif not is_pending(message.command.status):
             del self._exchanges[message_id]
 
     def fail(self, error: RemoteError) -> None:
         """The association is over: tell everybody who waits."""
         for exchange in self._exchanges.values():
-            exchange.responses.put_nowait(error)
+            exchange.take(error)
+
+    def _begin(self, exchange: _Exchange) -> int:
+        message_id = next(number for number in self._message_ids if number not in self._exchanges)
+        self._exchanges[message_id] = exchange
+        return message_id

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Final
 
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -23,6 +24,13 @@ from pacsnode.net.association import Association
 from pacsnode.net.invoker import CommandOf, OutgoingData
 from pacsnode.ul.negotiation import AcceptedContext
 
+_COUNTERS: Final = (
+    Element.REMAINING_SUBOPERATIONS,
+    Element.COMPLETED_SUBOPERATIONS,
+    Element.FAILED_SUBOPERATIONS,
+    Element.WARNING_SUBOPERATIONS,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SubOperations:
@@ -34,6 +42,9 @@ class SubOperations:
     warning: int | None = None
 
 
+_NONE_TOLD: Final = SubOperations()
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A response as its requestor sees it."""
@@ -41,7 +52,7 @@ class Reply:
     status: int
     comment: str
     identifier: Dataset | None = None
-    suboperations: SubOperations = SubOperations()
+    suboperations: SubOperations = _NONE_TOLD
 
 
 class ServiceUser:
@@ -65,7 +76,10 @@ class ServiceUser:
     async def c_echo(self) -> Reply:
         """C-ECHO (PS3.4 A.4)."""
         context = self.context(VERIFICATION)
-        return await self._single(context, lambda number: messages.c_echo_rq(number, VERIFICATION))
+        command = await self.association.invoke_once(
+            context, lambda number: messages.c_echo_rq(number, VERIFICATION)
+        )
+        return _reply(command)
 
     async def c_store(
         self,
@@ -81,13 +95,14 @@ class ServiceUser:
         `originator`: AE title and Message ID of the C-MOVE that this serves.
         """
         sop_class = context.abstract_syntax
-        return await self._single(
+        command = await self.association.invoke_once(
             context,
             lambda number: messages.c_store_rq(
                 number, sop_class, sop_instance, priority=priority, originator=originator
             ),
             data,
         )
+        return _reply(command)
 
     def c_find(self, sop_class: UID, identifier: Dataset) -> AsyncGenerator[Reply, None]:
         """C-FIND (PS3.4 C.4.1): every pending response with its identifier, then the final one.
@@ -118,14 +133,6 @@ class ServiceUser:
             async for command, data in replies:
                 yield _reply(command, decode_data_set(data, context.transfer_syntax) if data else None)
 
-    async def _single(
-        self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None = None
-    ) -> Reply:
-        async with aclosing(self.association.invoke(context, command_of, data)) as replies:
-            async for command, _ in replies:
-                return _reply(command, None)
-        raise AssertionError("invoke ends with a response or an error")
-
 
 def encode_data_set(data_set: Dataset, transfer_syntax: UID) -> bytes:
     """A data set in an uncompressed transfer syntax (PS3.5 7, A)."""
@@ -142,15 +149,11 @@ def decode_data_set(data: bytes, transfer_syntax: UID) -> Dataset:
     return read_dataset(BytesIO(data), encoding.implicit, encoding.little_endian)
 
 
-def _reply(command: CommandSet, identifier: Dataset | None) -> Reply:
-    return Reply(
-        command.status,
-        command.text(Element.ERROR_COMMENT),
-        identifier,
-        SubOperations(
-            command.us_or_none(Element.REMAINING_SUBOPERATIONS),
-            command.us_or_none(Element.COMPLETED_SUBOPERATIONS),
-            command.us_or_none(Element.FAILED_SUBOPERATIONS),
-            command.us_or_none(Element.WARNING_SUBOPERATIONS),
-        ),
-    )
+def _reply(command: CommandSet, identifier: Dataset | None = None) -> Reply:
+    return Reply(command.status, command.text(Element.ERROR_COMMENT), identifier, _suboperations(command))
+
+
+def _suboperations(command: CommandSet) -> SubOperations:
+    if command.elements.keys().isdisjoint(_COUNTERS):
+        return _NONE_TOLD
+    return SubOperations(*map(command.us_or_none, _COUNTERS))

@@ -9,6 +9,7 @@ import pytest
 
 from pacsnode.archive import outgoing
 from pacsnode.archive.archive import Archive
+from pacsnode.archive.files import Layout
 from pacsnode.archive.locate import Located
 from pacsnode.dicom.information_model import InformationModel, Level
 from pacsnode.dicom.query import RequestedKey
@@ -196,7 +197,7 @@ async def test_what_cannot_be_read_fails_alone(filled: Archive, root: Path, obje
     assert [type(one) for one in found] == [bytes, str, str] + [bytes] * 6
 
 
-async def test_an_object_between_its_commit_and_its_rename_is_read(
+async def test_an_object_between_its_commit_and_its_move_is_read(
     filled: Archive, root: Path, objects: list[Made]
 ) -> None:
     located = (await located_all(filled, objects))[:1]
