@@ -44,6 +44,7 @@ class Node:
         self._archive: Archive | None = None
         self._acceptor: Acceptor | None = None
         self._web: WebListener | None = None
+        self.is_serving = False
 
     async def __aenter__(self) -> "Node":
         await self.start()
@@ -81,6 +82,7 @@ class Node:
         except BaseException:
             await self.stop()
             raise
+        self.is_serving = True
         self._log.info(
             "node.started",
             version=__version__,
@@ -92,6 +94,7 @@ class Node:
 
     async def stop(self) -> None:
         """Drain and close everything, each whatever becomes of the others."""
+        self.is_serving = False
         async with AsyncExitStack() as closing:
             if self._archive is not None:
                 closing.push_async_callback(self._archive.close)
@@ -189,7 +192,6 @@ async def _serve(settings: Settings, load: Callable[[], Settings]) -> int:
     manager = ServiceManager.from_environment()
     stopping = asyncio.Event()
     node = Node(settings)
-    await node.start()
 
     def reload() -> None:
         manager.reloading()
@@ -197,11 +199,14 @@ async def _serve(settings: Settings, load: Callable[[], Settings]) -> int:
             node.reload(load())
         except ConfigurationError as error:
             structlog.get_logger().error("node.reload_refused", reason=str(error))
-        manager.ready(_status(node))
+        if node.is_serving:
+            manager.ready(_status(node))
 
+    # Before the start: "node.started" in the log is the earliest moment somebody may send one.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    await node.start()
     manager.ready(_status(node))
     await _until(stopping, manager)
     manager.stopping("draining")

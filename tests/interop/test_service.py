@@ -1,0 +1,194 @@
+"""`pacsnode serve` with peers at work: how it stops, reloads, tells its manager, and refuses to start."""
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.conftest import needs, run
+from tests.support.objects import data_set_bytes, incoming, made, object_path
+from tests.support.raw import (
+    ABORT,
+    COMMAND,
+    CT_IMAGE,
+    EXPLICIT,
+    LAST,
+    RawPeer,
+    c_store,
+    data_pdus,
+    p_data,
+    pdv,
+)
+from tests.support.service import Service
+
+STORE = (CT_IMAGE, [EXPLICIT])
+
+
+@pytest_asyncio.fixture
+async def service(root: Path) -> AsyncIterator[Service]:
+    async with await Service.start(root) as running:
+        yield running
+
+
+async def half_a_store(peer: RawPeer, item_data: bytes, sop: str) -> bytes:
+    """Send the command and half of the data set; the rest is returned."""
+    half = len(item_data) // 2
+    peer.send(p_data(pdv(1, COMMAND | LAST, c_store(1, CT_IMAGE, sop))))
+    peer.send(data_pdus(1, item_data[:half], 16384, ends=False))
+    await peer.flushed()
+    return data_pdus(1, item_data[half:], 16384)
+
+
+async def test_sigterm_aborts_what_is_idle_and_ends_with_0(service: Service) -> None:
+    async with await RawPeer.associated(service.port) as peer:
+        assert await peer.echo() == 0x0000
+        service.send_signal(signal.SIGTERM)
+        assert (await peer.pdu()).type == ABORT
+    async with asyncio.timeout(5):
+        assert await service.ended() == 0
+    assert service.events[-1]["event"] == "node.stopped"
+
+
+async def test_sigterm_lets_a_running_store_finish_and_takes_no_new_association(
+    service: Service, root: Path
+) -> None:
+    item = made(1, pixels=100_000)
+    async with await RawPeer.associated(service.port, STORE) as peer:
+        rest = await half_a_store(peer, item.data, item.sop)
+        service.send_signal(signal.SIGTERM)
+        await is_closed(service.port)
+        peer.send(rest)
+        assert (await peer.reply()).status == 0x0000
+        assert (await peer.pdu()).type == ABORT
+    assert await service.ended() == 0
+    assert data_set_bytes(object_path(root, item)) == item.data
+
+
+async def is_closed(port: int) -> None:
+    """Wait until nobody listens any more."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await (await RawPeer.connect(port)).close()
+            except OSError:
+                return
+
+
+async def test_a_store_that_does_not_go_on_is_cut_short_at_the_drain_limit(root: Path) -> None:
+    async with await Service.start(root, PACSNODE_DIMSE__DRAIN_TIMEOUT="0.5") as service:
+        async with await RawPeer.associated(service.port, STORE) as peer:
+            await half_a_store(peer, made(1).data, made(1).sop)
+            service.send_signal(signal.SIGTERM)
+            assert (await peer.pdu()).type == ABORT
+        async with asyncio.timeout(5):
+            assert await service.ended() == 0
+    assert incoming(root) == []
+    assert "node.drain_cut_short" in [event["event"] for event in service.events]
+
+
+async def test_a_peer_that_never_closes_does_not_hold_up_the_end(service: Service) -> None:
+    peer = await RawPeer.associated(service.port)
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    service.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(5):
+        assert await service.ended() == 0
+    await peer.close()
+
+
+async def test_sigint_ends_it_as_well(service: Service) -> None:
+    service.send_signal(signal.SIGINT)
+    assert await service.ended() == 0
+
+
+async def test_sighup_takes_over_log_level_and_peers_while_serving(root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "pacsnode.toml"
+    config.write_text("[log]\nlevel = 'info'\n")
+    async with await Service.start(root, "--config", str(config)) as service:
+        async with await RawPeer.associated(service.port) as peer:
+            await peer.echo()
+            config.write_text("[log]\nlevel = 'debug'\n[peers]\nCT1 = '127.0.0.1:11113'\n")
+            service.send_signal(signal.SIGHUP)
+            reloaded = await service.event("node.reloaded")
+            assert set(reloaded["changed"]) == {"peers", "log.level"}  # type: ignore[call-overload]
+            assert await peer.echo() == 0x0000, "the association is not disturbed"
+        async with await RawPeer.associated(service.port, calling="LATER") as peer:
+            await peer.echo()
+        await service.event("association.accepted", calling_ae="LATER")  # a debug event
+    assert [e["calling_ae"] for e in service.events if e["event"] == "association.accepted"] == ["LATER"]
+
+
+async def test_a_bad_file_at_sighup_is_refused_and_the_node_goes_on(root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "pacsnode.toml"
+    config.write_text("")
+    async with await Service.start(root, "--config", str(config)) as service:
+        config.write_text("[log]\nlevle = 'debug'\n")
+        service.send_signal(signal.SIGHUP)
+        assert "log.levle" in str((await service.event("node.reload_refused"))["reason"])
+        async with await RawPeer.associated(service.port) as peer:
+            assert await peer.echo() == 0x0000
+
+
+async def test_the_service_manager_is_told(root: Path, tmp_path: Path) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(20)
+    async with await Service.start(root, NOTIFY_SOCKET=str(tmp_path / "notify")) as service:
+        assert "READY=1" in manager.recv(4096).decode().splitlines()
+        service.send_signal(signal.SIGTERM)
+        assert "STOPPING=1" in manager.recv(4096).decode().splitlines()
+        assert await service.ended() == 0
+    manager.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("[dimse]\nprot = 104\n", ["dimse.prot", "port"]),
+        ("[dimse]\nmax_associations = 'x'\n", ["dimse.max_associations", '"x"', "1 to 10000"]),
+        ("[storage]\nduplicates = 'drop'\n", ["storage.duplicates", "drop", "keep", "refuse"]),
+        ("[dimse\n", ["not TOML"]),
+    ],
+)
+async def test_a_wrong_configuration_is_one_clear_line(
+    root: Path, tmp_path: Path, file: str, words: list[str]
+) -> None:
+    config = tmp_path / "pacsnode.toml"
+    config.write_text(file)
+    service = await Service.spawn(root, "--config", str(config))
+    assert await service.ended() == 1
+    assert len(service.lines) == 1
+    assert all(word in service.lines[0] for word in words), service.lines
+
+
+async def test_a_port_in_use_is_one_clear_line(service: Service, tmp_path: Path) -> None:
+    second = await Service.spawn(tmp_path / "other", "--dimse-port", str(service.port))
+    assert await second.ended() == 1
+    assert "address already in use" in second.lines[-1].lower()
+    assert "Traceback" not in "".join(second.lines)
+
+
+async def test_every_line_of_the_log_is_json_with_event_level_and_time(service: Service) -> None:
+    async with await RawPeer.associated(service.port, STORE) as peer:
+        await peer.store(made(1).sop, made(1).data, context=1)
+        await peer.store(made(1).sop, b"garbage", context=1)
+        await peer.release()
+    service.send_signal(signal.SIGTERM)
+    assert await service.ended() == 0
+    for line in service.lines:
+        assert {"timestamp", "level", "event"} <= json.loads(line).keys()
+    stored = next(e for e in service.events if e["event"] == "instance.stored")
+    assert isinstance(stored["bytes"], int)
+    assert stored["calling_ae"] == "RAW"
+
+
+@needs("echoscu")
+async def test_a_peer_sees_a_stopped_node_as_refused(service: Service) -> None:
+    assert (await run("echoscu", "127.0.0.1", str(service.port))).status == 0
+    service.send_signal(signal.SIGTERM)
+    await service.ended()
+    assert (await run("echoscu", "127.0.0.1", str(service.port))).status != 0
