@@ -24,6 +24,7 @@ from tests.support.objects import (
 from tests.support.raw import EXPLICIT, PATIENT_ROOT_FIND, STUDY_ROOT_FIND, RawPeer
 from tests.support.sending import send_files
 from tests.support.truth import REFUSED, Truth
+from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -79,7 +80,7 @@ async def test_no_object_is_lost_where_several_have_one_uid(archive: Archive) ->
 
 
 async def test_nothing_is_left_in_incoming(archive: Archive) -> None:
-    assert incoming(archive.root) == []
+    await eventually(lambda: not incoming(archive.root), "incoming/ is empty")
 
 
 async def test_stored_files_have_a_true_file_meta_information(archive: Archive) -> None:

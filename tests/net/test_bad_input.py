@@ -201,7 +201,7 @@ async def test_refused_with_its_status_and_the_association_goes_on(node: Node, r
     assert failures[0]["log_level"] == "warning"
     assert events_named(events, "operation.crashed") == []
     assert list(stored_files(root)) == [object_path(root, ITEM)]
-    assert incoming(root) == []
+    await eventually(lambda: not incoming(root), "incoming/ is empty")
     assert outside(root) == []
 
 
