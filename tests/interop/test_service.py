@@ -1,9 +1,8 @@
-"""`pacsnode serve` with peers at work: how it stops, reloads, tells its manager, and refuses to start."""
+"""`pacsnode serve` with peers at work: how it stops, reloads, refuses to start. More in tests/cli/test_serve.py."""
 
 import asyncio
 import json
 import signal
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -120,29 +119,6 @@ async def test_sighup_takes_over_log_level_and_peers_while_serving(root: Path, t
             await peer.echo()
         await service.event("association.accepted", calling_ae="LATER")  # a debug event
     assert [e["calling_ae"] for e in service.events if e["event"] == "association.accepted"] == ["LATER"]
-
-
-async def test_a_bad_file_at_sighup_is_refused_and_the_node_goes_on(root: Path, tmp_path: Path) -> None:
-    config = tmp_path / "pacsnode.toml"
-    config.write_text("")
-    async with await Service.start(root, "--config", str(config)) as service:
-        config.write_text("[log]\nlevle = 'debug'\n")
-        service.send_signal(signal.SIGHUP)
-        assert "log.levle" in str((await service.event("node.reload_refused"))["reason"])
-        async with await RawPeer.associated(service.port) as peer:
-            assert await peer.echo() == 0x0000
-
-
-async def test_the_service_manager_is_told(root: Path, tmp_path: Path) -> None:
-    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    manager.bind(str(tmp_path / "notify"))
-    manager.settimeout(20)
-    async with await Service.start(root, NOTIFY_SOCKET=str(tmp_path / "notify")) as service:
-        assert "READY=1" in manager.recv(4096).decode().splitlines()
-        service.send_signal(signal.SIGTERM)
-        assert "STOPPING=1" in manager.recv(4096).decode().splitlines()
-        assert await service.ended() == 0
-    manager.close()
 
 
 @pytest.mark.parametrize(
