@@ -21,7 +21,7 @@ from benchmarks.bench import Bench, say
 from benchmarks.cases import CASES
 from benchmarks.errors import BenchmarkError
 from benchmarks.report import Fact, Report
-from benchmarks.targets import TARGETS, Target
+from benchmarks.targets import TARGETS, Target, spread
 
 RESULTS = Path(__file__).parent / "results"
 SLOT = 2.0  # seconds of sending for one sample; the start of storescu is about 1 % of it
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the targets are ended too
     work = Path(tempfile.mkdtemp(prefix="pacsnode-bench-", dir=options.work))
+    spread(work)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     spawn = multiprocessing.get_context("spawn")
     try:

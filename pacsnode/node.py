@@ -5,6 +5,7 @@ what is running ends, the archive closes.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ from pacsnode.net.acceptor import Acceptor, AcceptorOptions
 from pacsnode.net.association import timeouts_of
 from pacsnode.net.service import ServiceRegistry
 from pacsnode.notify import ServiceManager
+from pacsnode.pixels.pool import Transcoder
 from pacsnode.services import build_registry
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptorPolicy, Support
@@ -33,6 +35,8 @@ from pacsnode.web.server import WebListener
 
 # Threads hand each object over several times; the interpreter's 5 ms would be most of its way.
 _SWITCH_INTERVAL: Final = 0.0005  # seconds
+# An object makes some 100 containers and no cycles: the default of 700 would look for cycles all the time.
+_COLLECT_AFTER: Final = 50_000
 
 
 class Node:
@@ -42,6 +46,7 @@ class Node:
         self.settings = settings
         self._log = structlog.get_logger()
         self._archive: Archive | None = None
+        self._transcoder: Transcoder | None = None
         self._acceptor: Acceptor | None = None
         self._web: WebListener | None = None
         self.is_serving = False
@@ -71,9 +76,12 @@ class Node:
     async def start(self) -> None:
         """Open the archive, then the listeners. Raises ArchiveError, OSError."""
         settings = self.settings
-        self._archive = await Archive.open(Path(settings.node.storage), archive_options(settings))
+        root = Path(settings.node.storage)
+        self._archive = await Archive.open(root, archive_options(settings))
+        self._transcoder = Transcoder(root / "transcoded")
         try:
-            registry = build_registry(Room(self._archive, settings, lambda: self.settings.peers))
+            room = Room(self._archive, self._transcoder, settings, lambda: self.settings.peers)
+            registry = build_registry(room)
             policy = acceptor_policy(settings, registry)
             self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
             await self._acceptor.start()
@@ -98,6 +106,8 @@ class Node:
         async with AsyncExitStack() as closing:
             if self._archive is not None:
                 closing.push_async_callback(self._archive.close)
+            if self._transcoder is not None:
+                closing.push_async_callback(self._transcoder.close)
             if self._web is not None:
                 closing.push_async_callback(self._web.stop)
             if self._acceptor is not None:
@@ -175,6 +185,8 @@ def serve(load: Callable[[], Settings]) -> int:
     settings = load()
     configure(settings.log.level, settings.log.format)
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings, load))
 
