@@ -1,8 +1,8 @@
 """The worker processes that transcode, as the event loop sees them.
 
 concurrent.futures is not used: there one process that dies fails every job that waits. Here a worker has one
-job at a time; when it dies, is killed or takes too long, that job fails and another worker is started for the
-next one. Results are files, so that no large object goes through a pipe or stays in memory.
+job at a time; when it dies, is killed or takes too long, that job fails and the next one has a new worker.
+Results are files, so that no large object goes through a pipe or stays in memory.
 """
 
 import asyncio
@@ -74,7 +74,8 @@ class Transcoder:
         job = Job(str(source), data_offset, stored, target, str(output), seconds)
         try:
             async with self._turns:
-                await self._perform(job)
+                while not await self._perform(job):
+                    pass
             size = (await asyncio.to_thread(output.stat)).st_size
         except BaseException:
             output.unlink(missing_ok=True)
@@ -100,8 +101,11 @@ class Transcoder:
                 raise OutOfResources(f"{self._spool} cannot be used: {error}") from error
             self._is_prepared = True
 
-    async def _perform(self, job: Job) -> None:
-        """Have a worker do the job; keep it when it is in a state to do another."""
+    async def _perform(self, job: Job) -> bool:
+        """Have a worker do the job, and keep the worker if it lives. False: the job wants another try.
+
+        That is, the worker died and had done others before: it may have died of those, or while it was idle.
+        """
         worker = await self._take()
         try:
             async with asyncio.timeout(self._options.time_limit):
@@ -116,10 +120,13 @@ class Transcoder:
         if not answer:
             await self._dismiss(worker)
             log.warning("transcoder.worker_lost", source=job.source, reason=f"status {worker.status}")
+            if worker.jobs > 1:
+                return False
             raise CannotUnderstand(f"the codec crashed (status {worker.status})")
         await self._give_back(worker)
         if (error := error_of(answer)) is not None:
             raise error
+        return True
 
     async def _take(self) -> "_Worker":
         """An idle worker that lives, or a new one."""
