@@ -8,7 +8,6 @@ Results are files, so that no large object goes through a pipe or stays in memor
 import asyncio
 import itertools
 import math
-import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
@@ -22,6 +21,7 @@ from pacsnode.log import get_logger
 from pacsnode.pixels.job import Job, error_of
 
 JOBS_PER_WORKER: Final = 1000  # then a fresh one: what codecs leak is bounded
+SUFFIX: Final = ".transcoded"
 ALARM_MARGIN: Final = 10  # seconds after the time limit until the worker ends itself
 
 log = get_logger()
@@ -52,7 +52,7 @@ class Transcoder:
     """Transcodes stored objects in worker processes, which are started when they are first needed."""
 
     def __init__(self, spool: Path, options: TranscoderOptions | None = None) -> None:
-        """`spool` is a folder for results; nobody else may use it, and it is emptied at first use."""
+        """`spool` is a folder for results; those of an earlier node are removed at first use."""
         self._spool = spool
         self._options = options or TranscoderOptions()
         self._turns = asyncio.Semaphore(self._options.workers)
@@ -69,7 +69,7 @@ class Transcoder:
         Raises CannotTranscode, CannotUnderstand, OutOfResources; cancelling stops the work.
         """
         await self._prepare()
-        output = self._spool / f"{next(self._numbers)}.part"
+        output = self._spool / f"{next(self._numbers)}{SUFFIX}"
         seconds = math.ceil(self._options.time_limit) + ALARM_MARGIN
         job = Job(str(source), data_offset, stored, target, str(output), seconds)
         try:
@@ -198,6 +198,7 @@ class _Worker:
 
 
 def _empty(spool: Path) -> None:
-    """Make the folder; what a node left in it that was killed is of no use."""
-    shutil.rmtree(spool, ignore_errors=True)
-    spool.mkdir(parents=True)
+    """Make the folder; results that a killed node left in it are of no use. Nothing else is touched."""
+    spool.mkdir(parents=True, exist_ok=True)
+    for path in spool.glob(f"*{SUFFIX}"):
+        path.unlink(missing_ok=True)

@@ -124,9 +124,9 @@ async def test_a_worker_is_used_again(transcoder: Transcoder, report: tuple[Path
 async def test_what_a_killed_node_left_in_the_spool_goes_at_first_use(
     transcoder: Transcoder, report: tuple[Path, int, UID], spool: Path
 ) -> None:
-    leave(spool / "77.part")
+    leave(spool / "77.transcoded")
     await transcoder.transcode(*report, IMPLICIT_VR_LE)
-    assert spool / "77.part" not in files_in(spool)
+    assert spool / "77.transcoded" not in files_in(spool)
 
 
 async def test_a_worker_killed_in_the_middle_costs_one_object(
