@@ -6,6 +6,7 @@ scheme is told at the head of files.py (names and recovery) and writer.py (group
 
 import asyncio
 import itertools
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
 from pacsnode.archive.locate import Located, Locator
-from pacsnode.archive.outgoing import ReadAhead
+from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
 from pacsnode.archive.recovery import Recovered, recover
@@ -32,7 +33,7 @@ from pacsnode.archive.writer import Duplicates, Writer
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.query import Query
 from pacsnode.dicom.retrieval import Retrieval
-from pacsnode.dicom.uid import is_uid
+from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.errors import ArchiveError, CannotUnderstand, OperationError
 
 log = structlog.get_logger()
@@ -162,6 +163,15 @@ class Archive:
     def read(self, objects: Sequence[Located]) -> ReadAhead:
         """The data sets of `objects`, in order, each read before it is asked for."""
         return ReadAhead(self._file_readers, self._layout, objects)
+
+    async def file_of(self, located: Located) -> tuple[Path, int]:
+        """The file of an instance, and where in it the data set begins; see outgoing.file_of."""
+        return await file_of(self._file_readers, self._layout, located)
+
+    def read_file(self, path: Path, transfer_syntax: UID, size: int) -> AsyncGenerator[memoryview, None]:
+        """A data set of `size` bytes in a file of its own, in pieces. Raises OSError."""
+        pieces = Pieces(self._file_readers, transfer_syntax, 0, size)
+        return pieces.read(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     @staticmethod
     async def verify(root: Path, deep: bool = False, progress: Progress | None = None) -> Verification:

@@ -9,8 +9,10 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar
 
 from pacsnode.archive.files import Layout
@@ -18,11 +20,13 @@ from pacsnode.archive.locate import Located
 from pacsnode.archive.workers import Workers
 from pacsnode.dicom.part10 import data_offset_of
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
+from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand
 
 PIECE: Final = 2**20  # bytes read in one hop: a piece of a large object, two CT slices, a hundred of 9 KB
 BATCH_OBJECTS: Final = 64  # a cancelled retrieval shall not have waited for more files than this
 LARGE: Final = 4 * PIECE  # bytes; from here on an object is read in pieces
+HEAD: Final = 64 * 1024  # bytes that hold any File Meta Information of ours
 
 _Result = TypeVar("_Result")
 
@@ -72,59 +76,86 @@ class ReadAhead:
         """In a worker thread: the file, or its head when it is large."""
         large = located.size >= LARGE
         try:
-            descriptor = _open(self._layout, located)
+            descriptor, _ = _open(self._layout, located)
             try:
                 # One byte more than there should be, so that a file that has grown is noticed.
-                start = os.read(descriptor, PIECE if large else located.size + 1)
+                start = os.read(descriptor, HEAD if large else located.size + 1)
                 size = os.fstat(descriptor).st_size if large else len(start)
             finally:
                 os.close(descriptor)
             if size != located.size:
                 return Outgoing(located, None, "its file has another size than the index says")
-            data = memoryview(start)[data_offset_of(start) :]
+            offset = data_offset_of(start)
         except OSError as error:
             return Outgoing(located, None, f"its file cannot be read: {error.strerror}")
         except CannotUnderstand as error:
             return Outgoing(located, None, str(error))
-        if large:
-            return Outgoing(located, self._pieces(located, data))
-        return Outgoing(located, _even(located, data))
+        if not large:
+            return Outgoing(located, _even(located.transfer_syntax, memoryview(start)[offset:]))
+        pieces = Pieces(self._workers, located.transfer_syntax, offset, size)
+        return Outgoing(located, pieces.read(lambda: _open(self._layout, located)[0]))
 
-    async def _pieces(self, located: Located, first: memoryview) -> AsyncGenerator[memoryview, None]:
-        """A large data set: the next piece is read while the last one is sent."""
-        descriptor = await _in_thread(self._workers, lambda: _open(self._layout, located))
-        position = PIECE
-        piece = first
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A large data set: the bytes of a file from `start` to `end`."""
+
+    workers: Workers
+    transfer_syntax: UID
+    start: int
+    end: int
+
+    async def read(self, open_file: Callable[[], int]) -> AsyncGenerator[memoryview, None]:
+        """Give the pieces out, the next one being read while the last one is sent. Raises OSError."""
+        descriptor = await _in_thread(self.workers, open_file)
+        positions = range(self.start, self.end, PIECE)
+        ahead = _in_thread(self.workers, partial(os.pread, descriptor, PIECE, self.start))
         try:
-            while position < located.size:
-                ahead = _in_thread(self._workers, partial(os.pread, descriptor, PIECE, position))
-                position += PIECE
-                try:
-                    yield piece
-                finally:
-                    piece = memoryview(await ahead)  # even if sending broke off: the descriptor is in use
-            yield _even(located, piece)
+            for position in positions[1:]:
+                piece = await ahead
+                ahead = _in_thread(self.workers, partial(os.pread, descriptor, PIECE, position))
+                yield memoryview(piece)
+            yield _even(self.transfer_syntax, memoryview(await ahead))
         finally:
+            await asyncio.wait({ahead})  # even if sending broke off: the descriptor is in use
             os.close(descriptor)
 
 
-def _open(layout: Layout, located: Located) -> int:
+async def file_of(workers: Workers, layout: Layout, located: Located) -> tuple[Path, int]:
+    """Where the file of an instance is, and where in it the data set begins.
+
+    Raises OSError and CannotUnderstand.
+    """
+
+    def look() -> tuple[Path, bytes]:
+        descriptor, path = _open(layout, located)
+        try:
+            return path, os.read(descriptor, HEAD)
+        finally:
+            os.close(descriptor)
+
+    path, start = await _in_thread(workers, look)
+    return path, data_offset_of(start)
+
+
+def _open(layout: Layout, located: Located) -> tuple[int, Path]:
     """Open the file of an instance. Raises OSError.
 
     Between the commit of its row and its move it lies in incoming/; it may move while it is looked for.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC
     for path in (located.path, layout.incoming_path(located.token, located.size)):
-        try:
-            return os.open(layout.absolute(path), flags)
-        except FileNotFoundError:
-            continue
-    return os.open(layout.absolute(located.path), flags)
+        with suppress(FileNotFoundError):
+            return _opened(Path(layout.absolute(path)))
+    return _opened(Path(layout.absolute(located.path)))
 
 
-def _even(located: Located, data: memoryview) -> memoryview:
+def _opened(path: Path) -> tuple[int, Path]:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC), path
+
+
+def _even(transfer_syntax: UID, data: memoryview) -> memoryview:
     """The end of a data set. A deflate stream may come with an odd length; PS3.5 A.5 has it padded."""
-    if len(data) & 1 and located.transfer_syntax in DEFLATED_TRANSFER_SYNTAXES:
+    if len(data) & 1 and transfer_syntax in DEFLATED_TRANSFER_SYNTAXES:
         return memoryview(bytes(data) + b"\0")
     return data
 

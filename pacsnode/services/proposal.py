@@ -1,7 +1,8 @@
 """Presentation contexts for stored objects: what to propose and what the answer means (PS3.4 B.3, PS3.5 10).
 
 Each object shall go as it is stored, so every pair of SOP class and transfer syntax found has a context of
-its own; a further one per SOP class offers what every Storage SCP has to take (PS3.5 10.1). Pure.
+its own; a further one per SOP class offers what every Storage SCP has to take (PS3.5 10.1), if it can be made
+of what is stored. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Final
 from pacsnode.archive.locate import Located
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
+from pacsnode.pixels.plan import targets_of
 from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 
 MAX_CONTEXTS: Final = 128  # per association; their IDs are the odd numbers to 255 (PS3.8 9.3.2.2)
@@ -41,7 +43,8 @@ def batches(objects: Sequence[Located]) -> list[Batch]:
 
 def _proposed(stored: tuple[UID, ...]) -> list[tuple[UID, ...]]:
     """The transfer syntaxes of each context for one SOP class."""
-    alternatives = tuple(uid for uid in ALTERNATIVES if uid not in stored)
+    made = {target for one in stored for target in targets_of(one)}
+    alternatives = tuple(uid for uid in ALTERNATIVES if uid in made and uid not in stored)
     return [*((uid,) for uid in stored), *([alternatives] if alternatives else [])]
 
 

@@ -53,8 +53,7 @@ class RetrieveService(ServiceClass):
     """Sends stored instances to where the requestor wants them."""
 
     def __init__(self, room: Room) -> None:
-        self._archive = room.archive
-        self._peers = room.peers
+        self._room = room
         self._settings = room.settings
 
     def sop_classes(self) -> tuple[UID, ...]:
@@ -72,7 +71,7 @@ class RetrieveService(ServiceClass):
         retrieval = self._retrieval_of(request, MOVE_MODELS)
         route = self._route(request)
         origin = Origin(_priority(request), (request.association.calling_ae, request.command.message_id))
-        run = SubOperations(self._archive, await self._locate(retrieval), origin, request.association.log)
+        run = SubOperations(self._room, await self._locate(retrieval), origin, request.association.log)
         async for response in self._perform(request, retrieval, run, run.move(route)):
             yield response
 
@@ -80,7 +79,7 @@ class RetrieveService(ServiceClass):
         """Send the instances on the association the request came on."""
         retrieval = self._retrieval_of(request, GET_MODELS)
         origin = Origin(_priority(request))
-        run = SubOperations(self._archive, await self._locate(retrieval), origin, request.association.log)
+        run = SubOperations(self._room, await self._locate(retrieval), origin, request.association.log)
         work = run.store(ServiceUser(request.association))
         async for response in self._perform(request, retrieval, run, work):
             yield response
@@ -109,7 +108,7 @@ class RetrieveService(ServiceClass):
         """How the Move Destination is reached. Raises UnknownDestination (A801H)."""
         dimse = self._settings.dimse
         title = AETitle(request.command.text(Element.MOVE_DESTINATION))
-        peer = self._peers().get(title)
+        peer = self._room.peers().get(title)
         if peer is None and dimse.move_to_caller and title == request.association.calling_ae:
             address = request.association.remote_address
             peer = Peer(ae_title=title, host=address, port=dimse.move_to_caller_port)
@@ -119,7 +118,7 @@ class RetrieveService(ServiceClass):
 
     async def _locate(self, retrieval: Retrieval) -> list[Located]:
         """All instances: how many they are has to be known before the first one goes."""
-        return [located async for chunk in self._archive.locate(retrieval) for located in chunk]
+        return [located async for chunk in self._room.archive.locate(retrieval) for located in chunk]
 
     async def _perform(
         self, request: Request, retrieval: Retrieval, run: SubOperations, work: Coroutine[None, None, None]

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pacsnode.archive.archive import Archive
 from pacsnode.config import Peer, Settings
 from pacsnode.dicom.uid import AETitle
+from pacsnode.pixels.pool import Transcoder
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The archive, the configuration, and the peers as they are at the moment: a reload changes them."""
+    """The archive, what transcodes its objects, the configuration.
+
+    `peers()` are those of the moment: a reload changes them.
+    """
 
     archive: Archive
+    transcoder: Transcoder
     settings: Settings
     peers: Callable[[], Mapping[AETitle, Peer]]

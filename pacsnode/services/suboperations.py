@@ -1,27 +1,30 @@
 """The C-STORE sub-operations of one retrieval, and how they went (PS3.4 C.4.2.3.1, C.4.3.3.1)."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from pacsnode.archive.archive import Archive
 from pacsnode.archive.locate import Located
 from pacsnode.archive.outgoing import ReadAhead
 from pacsnode.config import Peer
 from pacsnode.dicom.sop_class import name_of
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.status import DUPLICATE_SOP_INSTANCE, SUCCESS, is_warning
-from pacsnode.errors import AssociationAborted, RemoteError
+from pacsnode.errors import AssociationAborted, OperationError, RemoteError
 from pacsnode.net.association import Timeouts
 from pacsnode.net.invoker import OutgoingData
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser
+from pacsnode.pixels.plan import choose
 from pacsnode.services.proposal import Batch, ContextOf, batches, contexts_to_store_on
+from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptedContext
 
+TRANSCODING_LANES: Final = 3  # objects transcoded or sent at once: the workers go on while one is sent
 LANES: Final = 16  # objects outstanding on one association, where the peer lets them be more
 FRUITLESS: Final = 2  # associations lost in a row with nothing stored, then the destination is given up
 
@@ -49,7 +52,7 @@ class SubOperations:
 
     def __init__(
         self,
-        archive: Archive,
+        room: Room,
         objects: Sequence[Located],
         origin: Origin,
         log: structlog.stdlib.BoundLogger,
@@ -60,7 +63,8 @@ class SubOperations:
         self.failed: list[UID] = []
         self.bytes = 0
         self.reason = ""  # of the first failure
-        self._archive = archive
+        self._archive = room.archive
+        self._transcoder = room.transcoder
         self._waiting = {one.sop_instance: one for one in objects}  # not begun yet
         self._origin = origin
         self._log = log
@@ -85,8 +89,10 @@ class SubOperations:
         if objects is None:
             objects = tuple(self._waiting.values())
         context_of = contexts_to_store_on(user.contexts)
-        source = self._archive.read(self._acceptable(objects, context_of))
-        lanes = (self._lane(user, source, context_of) for _ in range(min(user.association.window, LANES)))
+        as_stored, to_transcode = self._dealt(objects, context_of)
+        source = self._archive.read(as_stored)
+        lanes = [self._lane(user, source, context_of) for _ in range(min(user.association.window, LANES))]
+        lanes += [self._transcoding_lane(user, to_transcode) for _ in range(TRANSCODING_LANES)]
         for failure in await asyncio.gather(*lanes, return_exceptions=True):
             if isinstance(failure, BaseException):
                 raise failure
@@ -120,15 +126,38 @@ class SubOperations:
     def _not_begun(self, objects: Iterable[Located]) -> list[Located]:
         return [] if self._stopped else [one for one in objects if one.sop_instance in self._waiting]
 
-    def _acceptable(self, objects: Sequence[Located], context_of: ContextOf) -> list[Located]:
-        """Those for which there is a context; the others have failed (PS3.4 C.4.2.3.1)."""
-        acceptable = []
+    def _dealt(
+        self, objects: Sequence[Located], context_of: ContextOf
+    ) -> tuple[list[Located], deque[tuple[Located, AcceptedContext]]]:
+        """What goes as it is stored, and what has to be transcoded first.
+
+        That for which there is no context either way has failed (PS3.4 C.4.2.3.1).
+        """
+        as_stored: list[Located] = []
+        to_transcode: deque[tuple[Located, AcceptedContext]] = deque()
+        refused: dict[tuple[UID, UID], list[UID]] = {}
         for one in objects:
-            if one.transfer_syntax in context_of.get(one.sop_class, ()):
-                acceptable.append(one)
+            accepted = context_of.get(one.sop_class, {})
+            target = choose(one.transfer_syntax, accepted)
+            if target is None:
+                refused.setdefault((one.sop_class, one.transfer_syntax), []).append(one.sop_instance)
+            elif target == one.transfer_syntax:
+                as_stored.append(one)
             else:
-                self._fail(one, f"{name_of(one.sop_class)} in {name_of(one.transfer_syntax)} is not accepted")
-        return acceptable
+                to_transcode.append((one, accepted[target]))
+        for kind, instances in refused.items():
+            self._refused(*kind, instances)
+        return as_stored, to_transcode
+
+    def _refused(self, sop_class: UID, transfer_syntax: UID, instances: list[UID]) -> None:
+        """There is no context for a kind of object: one line of the log, not one for each of them."""
+        self.reason = self.reason or f"not accepted: {name_of(sop_class)}, {name_of(transfer_syntax)}"
+        self.failed += instances
+        for sop_instance in instances:
+            del self._waiting[sop_instance]
+        self._log.warning(
+            "context.refused", sop_class=sop_class, transfer_syntax=transfer_syntax, objects=len(instances)
+        )
 
     async def _lane(self, user: ServiceUser, source: ReadAhead, context_of: ContextOf) -> None:
         """Store one object after the other; as many lanes run at once as the window has places."""
@@ -139,6 +168,26 @@ class SubOperations:
                 continue
             context = context_of[located.sop_class][located.transfer_syntax]
             await self._store(user, context, located, outgoing.data)
+
+    async def _transcoding_lane(
+        self, user: ServiceUser, waiting: deque[tuple[Located, AcceptedContext]]
+    ) -> None:
+        """Have one object after the other transcoded, and store it."""
+        while waiting and not self._stopped:
+            located, context = waiting.popleft()
+            try:
+                path, offset = await self._archive.file_of(located)
+                transcoded = await self._transcoder.transcode(
+                    path, offset, located.transfer_syntax, context.transfer_syntax
+                )
+            except (OperationError, OSError) as error:
+                self._fail(located, str(error))
+                continue
+            try:
+                data = self._archive.read_file(transcoded.path, context.transfer_syntax, transcoded.size)
+                await self._store(user, context, located, data)
+            finally:
+                await transcoded.discard()
 
     async def _store(
         self, user: ServiceUser, context: AcceptedContext, located: Located, data: OutgoingData

@@ -42,6 +42,7 @@ from pacsnode.errors import CannotUnderstand, InvalidIdentifier
 from pacsnode.net.association import Association
 from pacsnode.net.service import Request
 from pacsnode.node import Node
+from pacsnode.pixels.pool import Transcoder
 from pacsnode.services.query import FindService
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptedContext, Result
@@ -114,7 +115,7 @@ class Scu:
     """Asks the service what a peer would, and reads the answers with pydicom."""
 
     def __init__(self, archive: Archive, **settings: dict[str, object]) -> None:
-        self.service = FindService(Room(archive, Settings.model_validate(settings), dict))
+        self.service = FindService(Room(archive, Transcoder(Path()), Settings.model_validate(settings), dict))
         self.transfer_syntax = EXPLICIT_VR_LE
         self.model = STUDY_ROOT_FIND
         self.extended: dict[UID, bytes] = {}
