@@ -23,6 +23,7 @@ from pacsnode.errors import DataSetMismatch
 
 FLUSH_SIZE: Final = 2**20  # bytes kept in memory before they go to disk; a CT image fits and costs one hop
 JOIN_LIMIT: Final = 64 * 2**10  # bytes; below it one copy is cheaper than a header cut by chunk borders
+MANY: Final = 1024  # chunks; a peer that sends PDVs of a byte makes each cost 200 times what it holds
 
 
 class Outcome(Enum):
@@ -111,6 +112,7 @@ class IncomingInstance:
         "_future",
         "_gathered",
         "_intake",
+        "_joined",
         "failed",
         "on_flushed",
         "request",
@@ -126,6 +128,7 @@ class IncomingInstance:
         self._file = file
         self._chunks: list[Buffer] = []
         self._gathered = 0  # bytes in _chunks
+        self._joined = 0  # of _chunks: made of MANY
         self._flushing = False
         self._discarded = False
         self._future: asyncio.Future[Stored] | None = None
@@ -138,6 +141,9 @@ class IncomingInstance:
         self._chunks.append(data)
         self._gathered += size
         self.unwritten += size
+        if len(self._chunks) - self._joined == MANY:
+            self._chunks[self._joined :] = [b"".join(self._chunks[self._joined :])]
+            self._joined += 1
         if self._gathered >= FLUSH_SIZE and not self._flushing:
             self._flush()
 
@@ -160,7 +166,7 @@ class IncomingInstance:
 
     def _flush(self) -> None:
         chunks, taken = self._chunks, self._gathered
-        self._chunks, self._gathered = [], 0
+        self._chunks, self._gathered, self._joined = [], 0, 0
         self._flushing = True
         self._intake.workers.submit(partial(self._append_in_worker, chunks, taken))
 
@@ -191,7 +197,7 @@ class IncomingInstance:
 
     def _drop_chunks(self) -> None:
         self._chunks = []
-        self._gathered = self.unwritten = 0
+        self._gathered = self._joined = self.unwritten = 0
 
     def _complete(self) -> None:
         assert self._future is not None

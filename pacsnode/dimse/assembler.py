@@ -47,22 +47,22 @@ class MemorySink:
 
     def __init__(self) -> None:
         self.on_flushed: Callable[[], None] | None = None
-        self._parts: list[bytes] = []
+        self._data = bytearray()
         self._size = 0
 
     def write(self, data: memoryview) -> None:
         self._size += len(data)
         if self._size <= self.LIMIT:
-            self._parts.append(bytes(data))
+            self._data += data
 
     def discard(self) -> None:
-        self._parts.clear()
+        self._data.clear()
 
     def value(self) -> bytes:
         """The whole data set. Raises OutOfResources when it was longer than the limit."""
         if self._size > self.LIMIT:
             raise OutOfResources(f"data set of {self._size} bytes where at most {self.LIMIT} are taken")
-        return b"".join(self._parts)
+        return bytes(self._data)
 
 
 class RefusingSink:

@@ -1,4 +1,4 @@
-"""`pacsnode serve` with peers at work: how it stops, reloads, refuses to start. More in tests/cli/test_serve.py."""
+"""`pacsnode serve` with peers at work: how it stops, reloads, refuses to start."""
 
 import asyncio
 import json

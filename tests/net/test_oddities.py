@@ -35,7 +35,7 @@ from tests.support.raw import (
     store_message,
 )
 from tests.support.sending import send_made
-from tests.support.waiting import Holdings, eventually
+from tests.support.waiting import Holdings, eventually, resident
 
 STORE, FIND, ECHO = (CT_IMAGE, [EXPLICIT]), (STUDY_ROOT_FIND, [EXPLICIT]), (VERIFICATION, [IMPLICIT])
 
@@ -180,6 +180,23 @@ async def test_any_length_is_taken_where_the_node_sets_no_limit(settings_of: Set
         peer.send(p_data(pdv(1, COMMAND | LAST, command_of(item)), pdv(1, LAST, item.data)))
         await peer.flushed()
         assert (await peer.reply()).status == 0x0000
+    assert stored_rightly(root, item)
+
+
+async def test_pdvs_of_one_byte_cost_no_more_memory_than_they_hold(node: Node, root: Path) -> None:
+    """As one object each they would take 200 MB for a megabyte."""
+    item = made(1, pixels=300_000)
+    fragments = b"".join(pdv(1, 0, item.data[i : i + 1]) for i in range(len(item.data)))
+    pdus = [pdu(4, fragments[i : i + 14_000]) for i in range(0, len(fragments), 14_000)]
+    async with await RawPeer.associated(node.dimse_port, STORE, FIND) as peer:
+        before = most = resident()
+        peer.send(p_data(pdv(1, COMMAND | LAST, command_of(item))), *pdus, p_data(pdv(1, LAST, b"")))
+        reply = asyncio.create_task(peer.reply())
+        while not reply.done():
+            most = max(most, resident())
+            await asyncio.sleep(0)
+        assert (await reply).status == 0x0000
+        assert most - before < 20 * 2**20
     assert stored_rightly(root, item)
 
 

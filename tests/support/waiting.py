@@ -42,6 +42,12 @@ class Holdings:
             raise AssertionError(f"{error}: {Holdings.now().held - self.held}") from None
 
 
+def resident() -> int:
+    """Bytes of memory the process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _descriptors() -> list[str]:
     found = []
     for entry in Path("/proc/self/fd").iterdir():
