@@ -13,7 +13,8 @@ from enum import Enum
 from functools import partial
 from typing import Final, Protocol
 
-from pacsnode.archive.files import Buffer, IncomingFile, Layout
+from pacsnode.archive.direct import Buffer
+from pacsnode.archive.files import IncomingFile, Layout
 from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.archive.workers import Workers
 from pacsnode.dicom.header import Header, HeaderIncomplete, scan

@@ -4,7 +4,6 @@ The files are the truth. verify() only tells; rebuild() makes a new index beside
 its place when it is complete, so a rebuild that is interrupted changes nothing. Both block.
 """
 
-import hashlib
 import os
 import sqlite3
 from collections import deque
@@ -17,7 +16,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Final
 
-from pacsnode.archive.files import Layout, Lock
+from pacsnode.archive.files import Layout, Lock, digest
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.recovery import recover
 from pacsnode.archive.rows import InstanceRow, RowBuilder
@@ -132,9 +131,9 @@ def _verify_rows(
     rows = connection.execute(
         "SELECT id, path, size, digest FROM instance UNION ALL SELECT id, path, size, digest FROM conflict"
     )
-    for token, path, size, digest in rows:
+    for token, path, size, kept in rows:
         result.rows += 1
-        finding = _finding(layout, path, size, digest if deep else None)
+        finding = _finding(layout, path, size, kept if deep else None)
         if finding is Finding.MISSING and layout.exists(layout.incoming_path(token, size)):
             result.pending += 1
         elif finding is not None:
@@ -199,7 +198,7 @@ def _sop_instance_in(path: str) -> str:
 def _digest_of(path: str) -> bytes:
     with mapped(path) as view:
         data = view[read_file_meta(view).data_offset :]
-        return hashlib.sha256(data, usedforsecurity=False).digest()
+        return digest(data).digest()
 
 
 def rebuild(root: Path, progress: Progress | None = None) -> Rebuilt:

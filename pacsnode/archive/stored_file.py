@@ -1,6 +1,5 @@
 """An object file read back: the row it would have in the index. For recovery and rebuild; blocking."""
 
-import hashlib
 import mmap
 import os
 import zlib
@@ -8,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pacsnode.archive.files import Layout
+from pacsnode.archive.files import Layout, digest
 from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.dicom.header import scan
 from pacsnode.dicom.information_model import INDEXED_TAGS
@@ -33,7 +32,7 @@ def row_of_file(layout: Layout, rows: RowBuilder, path: str) -> InstanceRow | Un
             data = view[meta.data_offset :]
             header = scan(data, meta.transfer_syntax, len(data), INDEXED_TAGS)
             row = rows.build(header)
-            row.digest = hashlib.sha256(data, usedforsecurity=False).digest()
+            row.digest = digest(data).digest()
             row.size = len(view)
         row.kept = zlib.compress(header.kept, 1)
         row.source_ae = meta.source_ae or ""

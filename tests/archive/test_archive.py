@@ -112,7 +112,7 @@ async def test_a_long_object_goes_to_disk_while_it_arrives(archive: Archive, roo
     arriving.write(view[: 2 * FLUSH_SIZE])
     await flushed.wait()
     assert arriving.unwritten == 0
-    assert incoming(root)[0].stat().st_size > 2 * FLUSH_SIZE
+    assert incoming(root)[0].stat().st_size >= 2 * FLUSH_SIZE
     arriving.write(view[2 * FLUSH_SIZE :])
     stored = await archive.store(arriving)
     assert data_set_bytes(root / stored.path) == item.data
@@ -300,15 +300,16 @@ async def test_close_finishes_what_was_given_to_store(open_archive: OpenArchive,
 
 
 @pytest.mark.parametrize("pixels", [64, 3 * FLUSH_SIZE])
-@pytest.mark.parametrize("step", ["open", "writev"])
+@pytest.mark.parametrize("steps", [("open",), ("write", "writev")], ids=["open", "write"])
 async def test_a_disk_that_is_full_refuses_and_leaves_no_file(
-    archive: Archive, root: Path, monkeypatch: pytest.MonkeyPatch, step: str, pixels: int
+    archive: Archive, root: Path, monkeypatch: pytest.MonkeyPatch, steps: tuple[str, ...], pixels: int
 ) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(files.os, step, full)
+        for step in steps:  # writev for short objects, write past the page cache for long ones
+            patched.setattr(files.os, step, full)
         with pytest.raises(OutOfResources):
             await store(archive, made(1, pixels=pixels))
     assert_nothing_left(root)

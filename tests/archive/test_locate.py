@@ -9,7 +9,6 @@ import pytest
 
 from pacsnode.archive import outgoing
 from pacsnode.archive.archive import Archive
-from pacsnode.archive.files import Layout
 from pacsnode.archive.locate import Located
 from pacsnode.dicom.information_model import InformationModel, Level
 from pacsnode.dicom.query import RequestedKey
