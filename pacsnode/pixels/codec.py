@@ -108,6 +108,9 @@ def check_encodable(transfer_syntax: UID, image: Image, has_embedded_overlay: bo
     if not is_rle and (has_embedded_overlay or image.high_bit != image.stored - 1):
         # These encode Bits Stored from bit 0 on; RLE encodes whole cells, whatever is in them
         raise CannotTranscode("the unused bits of the cells hold more than the sign")
+    if transfer_syntax in (plan.JPEG_LOSSLESS, plan.JPEG_LOSSLESS_SV1) and name.startswith("YBR"):
+        # libjpeg-turbo either calls the components RGB, or gives them tables that itself reads wrongly
+        raise CannotTranscode(f"{name} is not compressed as JPEG lossless")
     if transfer_syntax == plan.JPEG_LS_LOSSLESS and image.stored < 2:
         raise CannotTranscode("JPEG-LS needs 2 bits stored")
 
@@ -161,9 +164,13 @@ def _decode_jpeg(stream: bytes, image: Image) -> Frame:
         is_ybr = head.transformed if head.transformed is not None else photometric.startswith("YBR")
         source = "YCBCR" if is_ybr else "RGB"
         photometric = "RGB"
-    elif photometric == "YBR_FULL_422":
-        photometric = "YBR_FULL"
-    samples = imagecodecs.jpeg8_decode(stream, colorspace=source, outcolorspace=result)
+    else:
+        photometric = _full(image)
+    if image.is_color and not head.lossy:
+        # libjpeg-turbo 3.1 misreads lossless colour whose components have Huffman tables of their own
+        samples = imagecodecs.jpegsof3_decode(stream)
+    else:
+        samples = imagecodecs.jpeg8_decode(stream, colorspace=source, outcolorspace=result)
     return Frame(samples, head.precision, photometric, head.lossy)
 
 
@@ -252,7 +259,7 @@ def _encode_jpeg_ls(samples: Samples, image: Image) -> bytes:
 
 
 def _encode_jpeg_lossless(samples: Samples, image: Image) -> bytes:
-    colours = {"RGB": "RGB", "YBR_FULL": "YCBCR"}.get(image.photometric, "GRAYSCALE")
+    colours = "RGB" if image.is_color else "GRAYSCALE"
     return bytes(
         imagecodecs.jpeg8_encode(
             _masked(samples, image),
