@@ -45,7 +45,8 @@ def _proposed(stored: tuple[UID, ...]) -> list[tuple[UID, ...]]:
     """The transfer syntaxes of each context for one SOP class."""
     made = {target for one in stored for target in targets_of(one)}
     alternatives = tuple(uid for uid in ALTERNATIVES if uid in made and uid not in stored)
-    return [*((uid,) for uid in stored), *([alternatives] if alternatives else [])]
+    # gdcmscu reads all that it receives in the transfer syntax of the last context: that of the objects.
+    return [*([alternatives] if alternatives else []), *((uid,) for uid in stored)]
 
 
 def _batch(group: Sequence[tuple[UID, tuple[UID, ...]]], objects: Sequence[Located]) -> Batch:

@@ -45,6 +45,9 @@ GET_MODELS: Final = {
     PATIENT_STUDY_ONLY_GET: InformationModel.PATIENT_STUDY_ONLY,
 }
 PENDING_INTERVAL: Final = 0.9  # seconds: a requestor hears at least each second, and is not flooded
+# DCMTK's movescu, when it is the destination too, looks for our association after each response only, else
+# once a second: the second response comes when that association is surely on its way.
+SECOND_PENDING: Final = 0.05  # seconds
 
 FAILED_SOP_INSTANCE_UID_LIST: Final = 0x00080058
 
@@ -128,10 +131,12 @@ class RetrieveService(ServiceClass):
         request.on_cancel = run.stop
         task = asyncio.ensure_future(work)
         try:
-            if run.total:
+            if run.total > 1:  # no more responses than objects, while they go quickly
                 yield _pending(run)
-            while not (await asyncio.wait({task}, timeout=PENDING_INTERVAL))[0]:
+            interval = SECOND_PENDING
+            while not (await asyncio.wait({task}, timeout=interval))[0]:
                 yield _pending(run)
+                interval = PENDING_INTERVAL
             task.result()
         finally:
             task.cancel()

@@ -70,8 +70,13 @@ class Filled:
         return [
             item.path.name
             for item in expected
-            if item.sop not in arrived or data_set_bytes(arrived[item.sop]) != item.data
+            if item.sop not in arrived or data_set_bytes(arrived[item.sop]) != _padded(item.data)
         ]
+
+
+def _padded(data: bytes) -> bytes:
+    """A deflate stream of odd length is sent with a byte more (PS3.5 A.5)."""
+    return data + b"\0" * (len(data) & 1)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -161,7 +166,7 @@ async def test_movescu_at_every_level(filled: Filled, tmp_path: Path, level: str
 
 @needs("movescu")
 async def test_a_storescp_that_takes_implicit_vr_only_gets_its_values(filled: Filled, tmp_path: Path) -> None:
-    items = [filled.item(name) for name in ("CT_small.dcm", "MR_small_RLE.dcm", "693_J2KI.dcm")]
+    items = [filled.item(name) for name in ("CT_small.dcm", "GDCMJ2K_TextGBR.dcm", "SC_rgb_jpeg_gdcm.dcm")]
     async with storescp(filled, tmp_path / "got", "+xi"):
         output = await dcmtk(
             "movescu",
@@ -241,14 +246,13 @@ async def test_movescu_receives_on_its_own_port(tmp_path: Path) -> None:
             "WORKSTATION",
             "--port",
             port,
-            "+B",
             "-od",
             str(tmp_path / "got"),
             QueryRetrieveLevel="STUDY",
             StudyInstanceUID=truth.items[0].study,
         )
     assert "Received Final Move Response (Success)" in output, output
-    assert filled.compare(tmp_path / "got", truth.items) == []
+    assert differences(truth.items[0].path, only_file(tmp_path / "got")) == []
 
 
 @needs("getscu")
