@@ -23,6 +23,7 @@ from pacsnode.pixels.stream import Head, jpeg_2000_head, jpeg_head
 
 Samples = NDArray[np.integer]
 
+WIDTHS: Final = (1, 8, 16, 32)  # bits allocated that compressed frames are decoded to
 RLE_HEADER_LENGTH: Final = 64  # bytes: the number of segments and the offsets of 15 (PS3.5 G.5)
 RLE_MAX_SEGMENTS: Final = 15
 
@@ -149,6 +150,8 @@ def _check(head: Head, image: Image) -> None:
             f"a stream of {head.columns} x {head.rows} x {head.samples} samples in an image of "
             f"{image.columns} x {image.rows} x {image.samples}"
         )
+    if head.precision > WIDTHS[-1]:
+        raise CannotUnderstand(f"a stream of {head.precision} bits")
 
 
 def _decode_jpeg(stream: bytes, image: Image) -> Frame:

@@ -169,10 +169,12 @@ def _decoded(data_set: DataSet, fragments: Fragments, stored: UID) -> tuple[Imag
     The first frame is decoded at once: its stream says what the attributes have to be.
     """
     image = describe(data_set)
+    if image.allocated not in codec.WIDTHS:
+        raise CannotTranscode(f"compressed pixel data with {image.allocated} bits allocated")
     streams = encoded_frames(fragments, image.frames, data_set.raw(EXTENDED_OFFSET_TABLE))
     first = codec.decode(stored, next(streams), image)
     if first.precision > max(8, image.allocated):
-        bits = (first.precision + 7) // 8 * 8
+        bits = min(width for width in codec.WIDTHS if width >= first.precision)
         image = replace(image, allocated=bits, stored=first.precision, high_bit=first.precision - 1)
         set_bits(data_set, image)
     if first.lossy or (stored in (plan.JPEG_2000, plan.HTJ2K) and not says_lossless(data_set)):

@@ -379,6 +379,21 @@ def test_a_stream_of_another_size_than_the_image_is_never_decoded(monkeypatch: p
         made(data_set, plan.JPEG_LS_LOSSLESS, EXPLICIT_VR_LE)
 
 
+def test_a_stream_of_more_bits_than_are_allocated_is_given_the_room_it_needs() -> None:
+    pixels = noise("<u2", ROWS, COLUMNS)
+    stream = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="J2K", reversible=True)
+    described = image(pixels, BitsAllocated=8, BitsStored=8, HighBit=7)
+    found = made(compressed(described, bytes(stream)), plan.JPEG_2000_LOSSLESS, EXPLICIT_VR_LE)
+    assert (found.BitsAllocated, found.BitsStored, found.HighBit) == (16, 16, 15)
+    assert np.array_equal(found.pixel_array, pixels)
+
+
+def test_cells_of_three_bytes_are_refused_cleanly() -> None:
+    data_set = compressed(image(GRADIENT, BitsAllocated=24, BitsStored=24), near(GRADIENT, 0))
+    with pytest.raises(CannotTranscode):
+        made(data_set, plan.JPEG_LS_LOSSLESS, EXPLICIT_VR_LE)
+
+
 def test_an_encoder_that_is_not_true_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = codec._encode_rle
     lying: Callable[..., bytes] = lambda samples, image: honest(samples ^ 1, image)  # noqa: E731
