@@ -28,6 +28,7 @@ from benchmarks.objects import (
 )
 from benchmarks.raw import Association
 from benchmarks.report import Goal, Metric
+from benchmarks.retrieve import get, move
 from benchmarks.senders import Sent, raw_store, store_all, store_for, storescu
 from benchmarks.targets import AE_TITLE, QUERY_LEVEL, STUDY_INSTANCE_UID, Target
 
@@ -281,5 +282,5 @@ def _ingest(bench: Bench, metric: Metric, shape: Shape, associations: int, store
 
 
 CASES: dict[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (stock, small, ct, window, big, find, echo)
+    each.__name__: each for each in (stock, small, ct, window, big, find, echo, move, get)
 }

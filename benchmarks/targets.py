@@ -21,6 +21,7 @@ from benchmarks.objects import identifier
 from benchmarks.raw import IMPLICIT_VR_LE, VERIFICATION, Association
 
 AE_TITLE = "TARGET"
+RECEIVER = "RECEIVER"  # the AE title of whoever listens on `receiver_port`: a destination of C-MOVE
 START_TIMEOUT = 60.0  # seconds until the first C-ECHO is answered
 STOP_TIMEOUT = 15.0  # seconds from SIGTERM to SIGKILL
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,7 @@ class Target(ABC):
     """One server: `name` is its column in the table."""
 
     name: ClassVar[str]
-    answers_find: ClassVar[bool] = True
+    answers_find: ClassVar[bool] = True  # and retrieves
     forks: ClassVar[bool] = False  # a process an association: its time is lost to us if nobody waits for it
     durability: ClassVar[str]  # what it has done when it answers a C-STORE; printed under the table
 
@@ -53,7 +54,7 @@ class Target(ABC):
         self._generation = 0
         self.data = work / f"{self.name}-data-0"
         self.log = work / f"{self.name}.log"
-        self.port, self.web_port = free_ports(2)
+        self.port, self.web_port, self.receiver_port = free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
@@ -221,7 +222,9 @@ class Pacsnode(Target):
         executable = Path(sys.executable).with_name("pacsnode")
         ports = ["--dimse-port", str(self.port), "--web-port", str(self.web_port)]
         host = ["--dimse-host", "127.0.0.1", "--web-host", "127.0.0.1"]
-        return [str(executable), "serve", "--ae-title", AE_TITLE, *host, *ports, "--storage", str(self.data)]
+        peer = ["--peer", f"{RECEIVER}@127.0.0.1:{self.receiver_port}"]
+        storage = ["--storage", str(self.data)]
+        return [str(executable), "serve", "--ae-title", AE_TITLE, *host, *ports, *peer, *storage]
 
     def version(self) -> str:
         commit = _first_line(["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"])
@@ -249,6 +252,10 @@ class Orthanc(Target):
             "DicomAlwaysAllowEcho": True,
             "DicomAlwaysAllowStore": True,
             "DicomAlwaysAllowFind": True,
+            "DicomAlwaysAllowMove": True,
+            "DicomAlwaysAllowGet": True,
+            "DicomModalities": {RECEIVER: [RECEIVER, "127.0.0.1", self.receiver_port]},
+            "SynchronousCMove": True,
             "UnknownSopClassAccepted": True,
             "OverwriteInstances": True,
             "DicomThreadsCount": 32,
@@ -303,6 +310,14 @@ def free_ports(number: int) -> list[int]:
     for each in held:
         each.close()
     return ports
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _first_line(command: list[str]) -> str:
