@@ -490,18 +490,3 @@ async def test_300_associations_leave_nothing_behind(node: Node) -> None:
     for number in range(300):
         await cycle(number)
     await before.restored()
-
-
-async def test_a_peer_that_reads_nothing_does_not_make_the_node_hold_its_answers(node: Node) -> None:
-    """The find waits in the database until the peer reads again."""
-    await send_made(node.dimse_port, (made(1, study=n, PatientComments="x" * 10_000) for n in range(1, 1001)))
-    async with await RawPeer.associated(node.dimse_port, FIND, ECHO) as idle:
-        idle.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        idle.send(find_message(1, 1, STUDY_ROOT_FIND, identifier("STUDY", PatientComments="")))
-        async with await RawPeer.associated(node.dimse_port) as other:
-            assert await other.echo() == 0x0000
-        idle.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        replies = [await idle.reply()]
-        while replies[-1].status in (0xFF00, 0xFF01):
-            replies.append(await idle.reply())
-    assert len(replies) == 1001
