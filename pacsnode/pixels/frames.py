@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from pacsnode.dicom.header import Encoding
-from pacsnode.errors import CannotUnderstand
+from pacsnode.errors import CannotTranscode, CannotUnderstand
 from pacsnode.pixels.recode import PIXEL_DATA, Buffer, Fragments, element_head
 
 _ITEM: Final = struct.Struct("<HHI")
@@ -58,7 +58,7 @@ def _numbers(table: Buffer | None, typecode: str) -> tuple[int, ...]:
 def write_encapsulated(out: BinaryIO, frames: Iterator[Buffer], count: int) -> None:
     """Write Pixel Data of one fragment a frame, with its Basic Offset Table (PS3.5 A.4).
 
-    The table stays empty when a frame begins beyond 4 GiB, which its 32 bits cannot say.
+    Raises CannotTranscode when a frame begins beyond 4 GiB, which the 32 bits of the table cannot say.
     """
     out.write(element_head(PIXEL_DATA, b"OB", _UNDEFINED, _EXPLICIT_LE))
     out.write(_ITEM.pack(0xFFFE, 0xE000, 4 * count))
@@ -75,7 +75,7 @@ def write_encapsulated(out: BinaryIO, frames: Iterator[Buffer], count: int) -> N
         offset += 8 + len(frame) + padding
     out.write(_SEQUENCE_DELIMITATION)
     if offsets[-1] > _UNDEFINED:
-        raise CannotUnderstand("the encoded frames are longer than a Basic Offset Table can tell")
+        raise CannotTranscode("the encoded frames are longer than a Basic Offset Table can tell")
     out.seek(table)
     out.write(struct.pack(f"<{count}I", *offsets))
     out.seek(0, 2)
