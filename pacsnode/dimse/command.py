@@ -167,8 +167,17 @@ def decode(data: bytes | bytearray) -> CommandSet:
 
 def encode(elements: Iterable[tuple[int, bytes]]) -> bytes:
     """Write a command set from (element, value) pairs in ascending order, Group Length added."""
-    body = b"".join([_HEADER.pack(0, element, len(value)) + value for element, value in elements])
-    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+    return group_of(b"".join([_HEADER.pack(0, element, len(value)) + value for element, value in elements]))
+
+
+def element_of(element: int, value: bytes) -> bytes:
+    """One encoded element."""
+    return _HEADER.pack(0, element, len(value)) + value
+
+
+def group_of(elements: bytes) -> bytes:
+    """A command set of encoded elements in ascending order, Group Length added."""
+    return _GROUP_LENGTH.pack(0, 0, 4, len(elements)) + elements
 
 
 def us(value: int) -> bytes:

@@ -5,6 +5,7 @@ request it answers.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from pacsnode.dicom.uid import UID
@@ -17,7 +18,9 @@ from pacsnode.dimse.command import (
     CommandSet,
     Element,
     at,
+    element_of,
     encode,
+    group_of,
     text,
     ui,
     us,
@@ -55,19 +58,30 @@ def c_store_rq(
     originator: tuple[str, int] | None = None,
 ) -> bytes:
     """C-STORE-RQ (PS3.7 9.3.1.1). `originator`: AE title and Message ID of the C-MOVE it serves."""
-    elements = [
-        (Element.AFFECTED_SOP_CLASS_UID, ui(sop_class)),
-        (Element.COMMAND_FIELD, us(CommandField.C_STORE_RQ)),
-        (Element.MESSAGE_ID, us(message_id)),
-        (Element.PRIORITY, us(priority)),
-        (Element.COMMAND_DATA_SET_TYPE, us(DATA_SET_PRESENT)),
-        (Element.AFFECTED_SOP_INSTANCE_UID, ui(sop_instance)),
-    ]
-    if originator is not None:
-        ae_title, originator_message_id = originator
-        elements.append((Element.MOVE_ORIGINATOR_AE_TITLE, text(ae_title)))
-        elements.append((Element.MOVE_ORIGINATOR_MESSAGE_ID, us(originator_message_id)))
-    return encode(elements)
+    before, between, after = _c_store_constants(sop_class, priority, originator)
+    return group_of(
+        before
+        + element_of(Element.MESSAGE_ID, us(message_id))
+        + between
+        + element_of(Element.AFFECTED_SOP_INSTANCE_UID, ui(sop_instance))
+        + after
+    )
+
+
+@lru_cache(maxsize=256)
+def _c_store_constants(
+    sop_class: UID, priority: int, originator: tuple[str, int] | None
+) -> tuple[bytes, bytes, bytes]:
+    """What the requests for the objects of a study have in common, around what differs."""
+    before = element_of(Element.AFFECTED_SOP_CLASS_UID, ui(sop_class))
+    before += element_of(Element.COMMAND_FIELD, us(CommandField.C_STORE_RQ))
+    between = element_of(Element.PRIORITY, us(priority))
+    between += element_of(Element.COMMAND_DATA_SET_TYPE, us(DATA_SET_PRESENT))
+    if originator is None:
+        return before, between, b""
+    ae_title, message_id = originator
+    after = element_of(Element.MOVE_ORIGINATOR_AE_TITLE, text(ae_title))
+    return before, between, after + element_of(Element.MOVE_ORIGINATOR_MESSAGE_ID, us(message_id))
 
 
 def c_find_rq(message_id: int, sop_class: UID, *, priority: int = PRIORITY_MEDIUM) -> bytes:
