@@ -8,7 +8,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -33,8 +32,6 @@ from pacsnode.ul.negotiation import AcceptorPolicy, Support
 from pacsnode.web.app import build_app
 from pacsnode.web.server import WebListener
 
-# Threads hand each object over several times; the interpreter's 5 ms would be most of its way.
-_SWITCH_INTERVAL: Final = 0.0005  # seconds
 # An object makes some 100 containers and no cycles: the default of 700 would look for cycles all the time.
 _COLLECT_AFTER: Final = 50_000
 
@@ -184,7 +181,6 @@ def serve(load: Callable[[], Settings]) -> int:
     """
     settings = load()
     configure(settings.log.level, settings.log.format)
-    sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
