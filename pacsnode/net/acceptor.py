@@ -131,7 +131,9 @@ class Acceptor:
 
     def _drop_the_longest_silent(self) -> None:
         # Not the newest: whoever holds connections without a word would keep everybody else out until ARTIM.
-        silent = next(one for one in self._connections if one not in self._established)
+        silent = next((one for one in self._connections if one not in self._established), None)
+        if silent is None:
+            return  # they all end in time by themselves
         self._log.warning("connection.dropped", remote=silent.remote_address, reason="too many connections")
         silent.drop()
 

@@ -208,8 +208,8 @@ class Association:
 
     def respond(self, request: Request, response: Response) -> None:
         """Send one response; `drain` between many."""
-        if self.ended.is_set():
-            return
+        if self.ended.is_set() or not self._transport.upper_layer.may_send_data:
+            return  # it crosses with the end, or with a release of ours
         if self._sending.locked():
             self._postponed.append((request, response))
             return
@@ -231,6 +231,18 @@ class Association:
         """Wait until the peer has taken enough of what was sent."""
         if not self._transport.is_writable:
             await self._transport.drain()
+
+    @property
+    def holds_responses(self) -> bool:
+        """A response given now stays in memory: the peer does not read, or a message leaves in pieces."""
+        return self._sending.locked() or not self._transport.is_writable
+
+    async def responses_sent(self) -> None:
+        """Wait until this is over."""
+        if self._sending.locked():
+            async with self._sending:
+                pass
+        await self.drain()
 
     async def release(self) -> None:
         """Release in good order (PS3.8 7.2); abort when the peer does not answer in time."""

@@ -10,10 +10,16 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from pacsnode.dimse.assembler import MemorySink, Message, RefusingSink, Sink
-from pacsnode.dimse.command import CommandSet
+from pacsnode.dimse.assembler import Message, RefusingSink, Sink
+from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.dimse.status import CANCEL, SUCCESS, is_pending, status_of
-from pacsnode.errors import InvalidIdentifier, InvalidMessage, OperationError, ProcessingFailure
+from pacsnode.errors import (
+    InvalidIdentifier,
+    InvalidMessage,
+    OperationError,
+    ProcessingFailure,
+    SopClassNotSupported,
+)
 from pacsnode.net.service import Operation, Request, Response, ServiceRegistry
 
 if TYPE_CHECKING:
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_OPERATIONS: Final = 256  # requests in hand at once where the peer was granted an unlimited window
 SPARE_OPERATIONS: Final = 8  # beyond the granted window: C-CANCEL and C-ECHO must get through
+CANCELLABLE: Final = frozenset({CommandField.C_FIND_RQ, CommandField.C_GET_RQ, CommandField.C_MOVE_RQ})
+_NO_SCP: Final = "this side is no SCP of the SOP class on this association"
 
 
 class _Running:
@@ -31,7 +39,7 @@ class _Running:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None]
         self.cancelled = False
 
 
@@ -42,7 +50,9 @@ class Performer:
         self.served = 0  # operations that have ended
         self._association = association
         self._registry = registry
+        self._loop = asyncio.get_running_loop()
         self._running: dict[int, _Running] = {}
+        self._unsent = 0  # operations that have ended, whose responses the peer does not read
         self._sinks: list[Sink] = []  # of data sets received or under way whose operation has not ended
         self._limit = 1 + SPARE_OPERATIONS
 
@@ -56,7 +66,7 @@ class Performer:
 
     @property
     def is_full(self) -> bool:
-        return len(self._running) >= self._limit
+        return len(self._running) + self._unsent >= self._limit
 
     @property
     def unwritten(self) -> int:
@@ -66,12 +76,15 @@ class Performer:
     def open_sink(self, context: AcceptedContext, command: CommandSet) -> Sink:
         """Where the data set of a request goes, as its service class has it."""
         service = self._registry.service_of(context.abstract_syntax)
-        if service is None:
-            return MemorySink()
+        if service is None or not context.as_scp:
+            return RefusingSink(SopClassNotSupported(_NO_SCP))
         try:
             sink = service.open_data_set(self._association, context, command)
         except OperationError as error:
             return RefusingSink(error)
+        except Exception:
+            self._association.log.exception("operation.crashed", operation=command.name)
+            return RefusingSink(ProcessingFailure("internal error"))
         sink.on_flushed = self._association.look_at_flow
         self._sinks.append(sink)
         return sink
@@ -83,24 +96,32 @@ class Performer:
             raise InvalidMessage(f"Message ID {message_id} is still in use")
         running = _Running(Request(self._association, context, message.command, message.data))
         self._running[message_id] = running
-        running.task = asyncio.get_running_loop().create_task(self._perform(message_id, running))
+        running.task = self._loop.create_task(self._perform(message_id, running))
 
     def cancel(self, message_id: int) -> None:
-        """C-CANCEL; for an operation that has ended it is normal and ignored (PS3.7 9.3.2.3)."""
+        """C-CANCEL; for an operation that has ended it is normal and ignored (PS3.7 9.3.2.3).
+
+        So it is for one that cannot be cancelled: only C-FIND, C-GET and C-MOVE can.
+        """
         running = self._running.get(message_id)
-        if running is None or running.task is None or running.cancelled:
-            return
+        if running is not None and running.request.command.field in CANCELLABLE:
+            self._loop.call_soon(self._cancel, running)
+
+    def stop(self) -> None:
+        """The association is over."""
+        for running in self._running.values():
+            self._loop.call_soon(running.task.cancel)
+        for sink in self._sinks:
+            sink.discard()
+
+    # Not before the task has begun, for which the loop has been asked earlier: one that is cancelled in the
+    # segment it came in would never run, and neither answer nor tidy up.
+    def _cancel(self, running: _Running) -> None:
         running.cancelled = True
         if running.request.on_cancel is not None:
             running.request.on_cancel()
         else:
             running.task.cancel()
-
-    def stop(self) -> None:
-        """The association is over."""
-        for running in self._running.values():
-            if running.task is not None:
-                running.task.cancel()
 
     async def _perform(self, message_id: int, running: _Running) -> None:
         request = running.request
@@ -118,8 +139,22 @@ class Performer:
             self._refuse(request, ProcessingFailure("internal error"))
         finally:
             self._finish(message_id, request)
+        await self._response_sent()
+
+    async def _response_sent(self) -> None:
+        """A peer that asks and does not read the answers is not asked for more; its Message IDs are free."""
+        if not self._association.holds_responses:
+            return
+        self._unsent += 1
+        try:
+            await self._association.responses_sent()
+        finally:
+            self._unsent -= 1
+            self._association.look_at_flow()
 
     async def _answer(self, request: Request) -> None:
+        if not request.context.as_scp:  # role selection left this side none but that of the SCU
+            raise SopClassNotSupported(_NO_SCP)
         operation = self._registry.operation(request)
         if operation is not None:
             await self._answer_once(request, operation)

@@ -17,6 +17,7 @@ from pacsnode.ul.upper_layer import Event, UpperLayer
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 _JOIN_BELOW: Final = 64 * 1024  # bytes; below this one copy is cheaper than a gathering write
 _WRITE_HIGH_WATER: Final = 1024 * 1024  # bytes waiting in user space before producers are told to wait
+LINGER: Final = 5.0  # seconds that a peer gets, once the connection is to be closed, to read what is left
 
 
 class Handler(Protocol):
@@ -47,6 +48,7 @@ class Transport(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._closed = asyncio.Event()
@@ -79,14 +81,16 @@ class Transport(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.upper_layer.receive_eof()
         self._deliver()
+        self._close_in_time()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.upper_layer.receive_eof()
         for event in self.upper_layer.events_received():
             self._handler.handle(event)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._linger):
+            if timer is not None:
+                timer.cancel()
         if self._socket is not None:
             self._socket.close()
         self._transport = self._socket = None
@@ -139,7 +143,7 @@ class Transport(asyncio.Protocol):
             else:
                 self._transport.writelines(buffers)
         if self.upper_layer.close_expected:
-            self._transport.close()
+            self._close_in_time()
         self._follow_deadline()
 
     async def closed(self, limit: float) -> None:
@@ -154,6 +158,14 @@ class Transport(asyncio.Protocol):
         """Drop the connection without another byte."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _close_in_time(self) -> None:
+        """Close when all is written; a peer that does not read would keep that from happening for ever."""
+        if self._transport is None:
+            return
+        if self._linger is None and self._transport.get_write_buffer_size():
+            self._linger = self._loop.call_later(LINGER, self.close)
+        self._transport.close()
 
     def _deliver(self) -> None:
         handle = self._handler.handle

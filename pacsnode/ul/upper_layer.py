@@ -179,6 +179,11 @@ class UpperLayer:
         """
         return self.state in (State.STA1, State.STA13)
 
+    @property
+    def may_send_data(self) -> bool:
+        """Whether `send_data` is legal in this state."""
+        return self._data_may_be_sent
+
     # Inputs from the transport connection and the clock
 
     def connected(self, now: float) -> None:
