@@ -47,21 +47,23 @@ class MemorySink:
 
     def __init__(self) -> None:
         self.on_flushed: Callable[[], None] | None = None
+        self.size = 0  # bytes received
         self._data = bytearray()
-        self._size = 0
 
     def write(self, data: memoryview) -> None:
-        self._size += len(data)
-        if self._size <= self.LIMIT:
+        self.size += len(data)
+        if self.size <= self.LIMIT:
             self._data += data
+        else:
+            self._data.clear()
 
     def discard(self) -> None:
         self._data.clear()
 
     def value(self) -> bytes:
         """The whole data set. Raises OutOfResources when it was longer than the limit."""
-        if self._size > self.LIMIT:
-            raise OutOfResources(f"data set of {self._size} bytes where at most {self.LIMIT} are taken")
+        if self.size > self.LIMIT:
+            raise OutOfResources(f"data set of {self.size} bytes where at most {self.LIMIT} are taken")
         return bytes(self._data)
 
 

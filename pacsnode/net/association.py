@@ -373,7 +373,9 @@ class Association:
 
     def _open_sink(self, context_id: int, command: CommandSet) -> Sink:
         context = self._context(context_id)
-        return MemorySink() if command.is_response else self._performer.open_sink(context, command)
+        if command.is_response or command.field == CommandField.C_CANCEL_RQ:
+            return MemorySink()
+        return self._performer.open_sink(context, command)
 
     def _handle_message(self, message: Message) -> None:
         command = message.command

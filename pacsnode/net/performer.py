@@ -10,7 +10,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from pacsnode.dimse.assembler import Message, RefusingSink, Sink
+from pacsnode.dimse.assembler import MemorySink, Message, RefusingSink, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.dimse.status import CANCEL, SUCCESS, is_pending, status_of
 from pacsnode.errors import (
@@ -53,6 +53,7 @@ class Performer:
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, _Running] = {}
         self._unsent = 0  # operations that have ended, whose responses the peer does not read
+        self._held = 0  # bytes of memory in the data sets of operations that have not ended
         self._sinks: list[Sink] = []  # of data sets received or under way whose operation has not ended
         self._limit = 1 + SPARE_OPERATIONS
 
@@ -66,7 +67,7 @@ class Performer:
 
     @property
     def is_full(self) -> bool:
-        return len(self._running) + self._unsent >= self._limit
+        return len(self._running) + self._unsent >= self._limit or self._held > MemorySink.LIMIT
 
     @property
     def unwritten(self) -> int:
@@ -96,6 +97,7 @@ class Performer:
             raise InvalidMessage(f"Message ID {message_id} is still in use")
         running = _Running(Request(self._association, context, message.command, message.data))
         self._running[message_id] = running
+        self._held += _held_by(message.data)
         running.task = self._loop.create_task(self._perform(message_id, running))
 
     def cancel(self, message_id: int) -> None:
@@ -111,8 +113,6 @@ class Performer:
         """The association is over."""
         for running in self._running.values():
             self._loop.call_soon(running.task.cancel)
-        for sink in self._sinks:
-            sink.discard()
 
     # Not before the task has begun, for which the loop has been asked earlier: one that is cancelled in the
     # segment it came in would never run, and neither answer nor tidy up.
@@ -185,9 +185,14 @@ class Performer:
     def _finish(self, message_id: int, request: Request) -> None:
         self.served += 1
         del self._running[message_id]
+        self._held -= _held_by(request.data)
         if request.data in self._sinks:
             self._sinks.remove(request.data)
         self._association.operation_ended()
+
+
+def _held_by(data: Sink | None) -> int:
+    return data.size if isinstance(data, MemorySink) else 0
 
 
 def _discard(request: Request) -> None:

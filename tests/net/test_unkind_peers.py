@@ -13,11 +13,14 @@ import pytest
 from pacsnode.net import transport
 from pacsnode.net.association import Association
 from pacsnode.node import Node
+from tests.support.destination import Destination, Gate
 from tests.support.objects import identifier, incoming, made, stored_files
 from tests.support.raw import (
     ASSOCIATE_AC,
+    C_CANCEL,
     COMMAND,
     CT_IMAGE,
+    DATA_SET,
     EXPLICIT,
     IMPLICIT,
     LAST,
@@ -33,6 +36,7 @@ from tests.support.raw import (
     pdv,
     store_message,
 )
+from tests.support.raw import command as raw_command
 from tests.support.sending import send_made
 from tests.support.waiting import Holdings, eventually
 
@@ -143,3 +147,26 @@ async def test_a_store_on_a_context_without_the_role_is_refused(node: Node, root
         assert await peer.echo() == 0x0000
         assert await peer.release()
     assert not list(stored_files(root))
+
+
+async def test_long_identifiers_wait_outside_while_others_are_worked_on() -> None:
+    gate = Gate()
+    async with Destination(gate, window=16, max_pdu_length=0) as destination:
+        port = destination.acceptor.port
+        async with await RawPeer.associated(port, STORE, window=(16, 1), called="DESTINATION") as peer:
+            data = bytes(5 * 2**20)
+            for number in range(1, 9):
+                peer.send(store_message(1, number, CT_IMAGE, f"1.2.{number}", data, 2**20))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await peer.flushed()
+            assert len(destination.received) == 4  # 20 MiB: no more is read
+            gate.opened.set()
+            assert {(await peer.reply()).status for _ in range(8)} == {0x0000}
+
+
+async def test_a_cancel_with_a_data_set_is_no_operation(node: Node, root: Path) -> None:
+    async with await RawPeer.associated(node.dimse_port, ECHO, STORE) as peer:
+        command = raw_command({0x0100: C_CANCEL, 0x0120: 5, 0x0800: DATA_SET})
+        peer.send(p_data(pdv(3, COMMAND | LAST, command), pdv(3, LAST, bytes(10))))
+        assert await peer.echo() == 0x0000
