@@ -67,10 +67,19 @@ def _rendering(format: str, stream: TextIO) -> list[Processor]:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     # plain_traceback: the richer ones print local variables, and those hold patient data
     return [
+        _escape_controls,
         structlog.dev.ConsoleRenderer(
             colors=terminal, exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
-        )
+        ),
     ]
+
+
+def _escape_controls(_logger: WrappedLogger, _level: str, event: EventDict) -> EventDict:
+    """What a peer sends may not write lines of its own, nor steer the terminal. JSON has its own escapes."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception" and not value.isprintable():
+            event[key] = value.encode("unicode_escape").decode("ascii")
+    return event
 
 
 def _head(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:

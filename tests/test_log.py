@@ -119,3 +119,11 @@ def test_a_traceback_shows_no_local_variables(stream: io.StringIO, format: str) 
         log.get_logger().exception("operation.failed")
     assert "ValueError: 8" in stream.getvalue()
     assert "DOE^JANE" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_what_a_peer_sends_writes_no_lines_of_its_own(stream: io.StringIO, format: str) -> None:
+    log.configure("info", format, stream)
+    log.get_logger().warning("operation.failed", reason="SOP Instance 1.2\n2026 node.stopped \x1b[2J in it")
+    assert len(stream.getvalue().splitlines()) == 1
+    assert "\x1b" not in stream.getvalue()

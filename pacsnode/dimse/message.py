@@ -29,6 +29,8 @@ from pacsnode.dimse.command import (
 ERROR_COMMENT_LENGTH: Final = 64  # characters of VR LO (PS3.5 6.2)
 MAX_US: Final = 0xFFFF
 UID_LENGTH: Final = 64  # bytes of VR UI
+# VR LO takes neither control characters nor the backslash (PS3.5 6.2); a comment may quote what was received.
+_NOT_LO: Final = {code: "?" for code in (*range(0x20), 0x5C, 0x7F)}
 _SUBOPERATIONS: Final = (
     Element.REMAINING_SUBOPERATIONS,
     Element.COMPLETED_SUBOPERATIONS,
@@ -156,7 +158,7 @@ def response(
     if offending:
         elements.append((Element.OFFENDING_ELEMENT, at(offending)))
     if comment:
-        elements.append((Element.ERROR_COMMENT, text(comment[:ERROR_COMMENT_LENGTH])))
+        elements.append((Element.ERROR_COMMENT, text(comment[:ERROR_COMMENT_LENGTH].translate(_NOT_LO))))
     if sop_instance:
         elements.append((Element.AFFECTED_SOP_INSTANCE_UID, sop_instance))
     for element, count in zip(_SUBOPERATIONS, suboperations, strict=False):

@@ -349,6 +349,7 @@ class Association:
             self.log.debug("connection.closed", remote=self.remote_address)
             return
         facts = {
+            "remote": self.remote_address,
             "operations": self._performer.served,
             "bytes": self._transport.bytes_received,
             "ms": round((self._loop.time() - self._started) * 1000),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pacsnode.dimse.assembler import MemorySink, Message, RefusingSink, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
+from pacsnode.dimse.message import UID_LENGTH
 from pacsnode.dimse.status import CANCEL, SUCCESS, is_pending, status_of
 from pacsnode.errors import (
     InvalidIdentifier,
@@ -176,9 +177,10 @@ class Performer:
     def _refuse(self, request: Request, error: OperationError) -> None:
         _discard(request)
         status = status_of(error)
-        self._association.log.warning(
-            "operation.failed", operation=request.command.name, status=f"{status:04X}H", reason=str(error)
-        )
+        facts = {"operation": request.command.name, "status": f"{status:04X}H", "reason": str(error)}
+        if sop_instance := request.command.sop_instance:
+            facts["sop_instance"] = sop_instance[:UID_LENGTH]
+        self._association.log.warning("operation.failed", **facts)
         offending = error.offending if isinstance(error, InvalidIdentifier) else ()
         self._association.respond(request, Response(status, comment=str(error), offending=offending))
 

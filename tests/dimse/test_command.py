@@ -93,3 +93,9 @@ def test_no_bytes_raise_anything_else(raw: bytes) -> None:
     except InvalidMessage:
         return
     assert 0 <= command.field <= 0xFFFF
+
+
+def test_an_error_comment_holds_what_lo_allows_and_no_more() -> None:
+    request = decode(messages.c_store_rq(7, CT, UID("1.2.3")))
+    response = decode(messages.response(request, 0xA900, comment="SOP Instance 1\\2\n\x1b[2J\xfc" + "x" * 99))
+    assert response.text(0x0902) == "SOP Instance 1?2??[2J?" + "x" * 42

@@ -199,6 +199,7 @@ async def test_refused_with_its_status_and_the_association_goes_on(node: Node, r
     failures = events_named(events, "operation.failed")
     assert [failure["status"] for failure in failures] == [f"{reply.status:04X}H"]
     assert failures[0]["log_level"] == "warning"
+    assert all(len(str(value)) <= 200 for value in failures[0].values())
     assert events_named(events, "operation.crashed") == []
     assert list(stored_files(root)) == [object_path(root, ITEM)]
     await eventually(lambda: not incoming(root), "incoming/ is empty")

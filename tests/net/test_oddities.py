@@ -242,6 +242,7 @@ async def test_an_aborted_association_is_logged_with_who_and_why(node: Node) -> 
         await eventually(lambda: any(e["event"] == "association.aborted" for e in events), "logged")
     aborted = next(e for e in events if e["event"] == "association.aborted")
     assert aborted["calling_ae"] == "CT7"
+    assert aborted["remote"] == "127.0.0.1"
     assert aborted["reason"]
 
 

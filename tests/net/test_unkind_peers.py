@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from pacsnode.net import transport
 from pacsnode.net.association import Association
@@ -147,6 +148,14 @@ async def test_a_store_on_a_context_without_the_role_is_refused(node: Node, root
         assert await peer.echo() == 0x0000
         assert await peer.release()
     assert not list(stored_files(root))
+
+
+async def test_a_refusal_is_logged_with_the_object_it_concerns(node: Node) -> None:
+    with structlog.testing.capture_logs() as events:
+        async with await RawPeer.associated(node.dimse_port, ECHO, STORE) as peer:
+            assert (await peer.store("1.2.3", made(1).data)).status == 0xA900
+    (failed,) = (event for event in events if event["event"] == "operation.failed")
+    assert (failed["sop_instance"], failed["calling_ae"]) == ("1.2.3", "RAW")
 
 
 async def test_long_identifiers_wait_outside_while_others_are_worked_on() -> None:
