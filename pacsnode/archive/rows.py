@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pacsnode.archive.files import Layout
+from pacsnode.dicom.fuzzy import name_words
 from pacsnode.dicom.header import Encoding, Header
 from pacsnode.dicom.information_model import SPECIFIC_CHARACTER_SET, Level, columns_of
 from pacsnode.dicom.text import decoder, person_name_key
@@ -35,10 +36,13 @@ _CODED_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # PS3
 
 
 def column_names(level: Level) -> tuple[str, ...]:
-    """The columns filled from an object: its attributes, then the folded key of every person name."""
+    """The columns filled from an object: its attributes, then what every person name is found by."""
     attributes = columns_of(level)
-    keys = (attribute.key_column for attribute in attributes)
-    return (*(attribute.column for attribute in attributes), *(key for key in keys if key is not None))
+    derived = ((attribute.key_column, attribute.words_column) for attribute in attributes)
+    return (
+        *(attribute.column for attribute in attributes),
+        *(column for pair in derived for column in pair if column is not None),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +128,7 @@ def _uid(values: dict[int, bytes], tag: int, name: str) -> UID:
 
 
 def _values(level: Level, raw: dict[int, bytes], little_endian: bool) -> Values:
-    """The column values of one level, then the folded names; "" or None (a number) where there is nothing."""
+    """The column values of one level, then those of its names; "" or None (a number) if absent."""
     get = raw.get
     coded = decoder(get(SPECIFIC_CHARACTER_SET))
     values: list[Value] = []
@@ -139,7 +143,7 @@ def _values(level: Level, raw: dict[int, bytes], little_endian: bool) -> Values:
             text = coded.text(value, vr) if vr in _CODED_VRS else _plain(value)
         values.append(text)
         if vr == "PN":
-            names.append(person_name_key(text) if text else "")
+            names += (person_name_key(text), name_words(text)) if text else ("", "")
     return (*values, *names)
 
 

@@ -2,13 +2,15 @@
 
 One row of `patient`, `study`, `series`, `instance` is one entity of the Query/Retrieve Information Models;
 the attribute columns come from dicom.information_model. Text is Unicode, never NULL, "" when the object has
-none. Generated columns hold what matching compares (PS3.4 C.2.2.2): dates and times by meaning, the component
+none. For a name, `_key` is the folded name and `_words` its words and their sounds (dicom.fuzzy).
+Generated columns hold what matching compares (PS3.4 C.2.2.2): dates and times by meaning, the component
 groups of a name. They cost the writer nothing to fill and follow their source by themselves.
 """
 
 import sqlite3
 from pathlib import Path
 
+import sqlalchemy
 from sqlalchemy import (
     REAL,
     Column,
@@ -27,7 +29,7 @@ from sqlalchemy import (
 from pacsnode.dicom.information_model import Attribute, Level, columns_of
 from pacsnode.errors import ArchiveError
 
-REVISION = "0001"  # the newest of migrations/versions; a test compares
+REVISION = "0002"  # the newest of migrations/versions; a test compares
 
 _SQLITE_BUSY_TIMEOUT = 10.0  # seconds; start-up may meet a CLI command still closing the file
 
@@ -86,12 +88,12 @@ def _columns(attribute: Attribute) -> list[Column[str] | Column[int]]:
         case "TM":
             return [_text(name), _generated(f"{name}_key", time_key(name))]
         case "PN" if attribute.multiple:
-            return [_text(name), _text(f"{name}_key")]
+            return [_text(name), _text(f"{name}_key"), _text(f"{name}_words")]
         case "PN":
             groups = [
                 _generated(f"{name}_{group}", name_group(f"{name}_key", group)) for group in NAME_GROUPS
             ]
-            return [_text(name), _text(f"{name}_key"), *groups]
+            return [_text(name), _text(f"{name}_key"), _text(f"{name}_words"), *groups]
     return [_text(name)]
 
 
@@ -160,7 +162,7 @@ Index("ix_series_modality", series.c.modality)
 Index("ix_series_number", series.c.series_number)
 Index("ix_series_pps_start_date", series.c.performed_procedure_step_start_date_key)
 
-# `path` is relative to the data root; `token` names the file in incoming/ until its rename is done.
+# `path` is relative to the data root; `id` is the token of the file in incoming/ until it has its place.
 # There is no index on Instance Number alone: it is asked within a series, and an index costs every instance.
 instance = Table(
     "instance",
@@ -174,12 +176,9 @@ instance = Table(
     Column("digest", LargeBinary),
     _text("source_ae"),
     Column("stored_at", REAL, nullable=False, server_default="0"),
-    Column("state", Text, nullable=False, server_default="current"),
-    _text("token"),
     UniqueConstraint("sop_instance_uid", name="uq_sop_instance_uid"),
 )
 Index("ix_instance_series", instance.c.series_fk, instance.c.instance_number)
-Index("ix_instance_token", instance.c.token, sqlite_where=text("token <> ''"))
 
 # The data set without bulk data (dicom.header), zlib. `encoding`: 0 explicit VR little endian, 1 implicit VR
 # little endian, 2 explicit VR big endian. Apart from `instance`, so that scans of that table stay short.
@@ -207,10 +206,16 @@ conflict = Table(
     _text("source_ae"),
     Column("stored_at", REAL, nullable=False, server_default="0"),
     _text("reason"),
-    _text("token"),
 )
 Index("ix_conflict_sop_instance_uid", conflict.c.sop_instance_uid)
-Index("ix_conflict_token", conflict.c.token, sqlite_where=text("token <> ''"))
+
+# Full-text tables (FTS5) over columns of the table named, with its row numbers; revision 0002 makes them and
+# the triggers that keep them right. They hold no text of their own and no positions: a match is compared
+# with the column afterwards.
+FULL_TEXT = {
+    "patient.patient_name_key": sqlalchemy.table("name_trigrams", sqlalchemy.column("rowid", Integer)),
+    "patient.patient_name_words": sqlalchemy.table("name_words", sqlalchemy.column("rowid", Integer)),
+}
 
 TABLE_OF = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}
 

@@ -1,7 +1,8 @@
 """Queries answered from the index, in chunks (PS3.4 C.4.1.3).
 
-SQL finds, the reader's thread decides what SQL cannot (keys on the kept header, values among several) while
-it fetches; only matches reach the loop, a chunk at a time. Closing the generator ends the statement.
+SQL finds, the reader's thread decides what SQL cannot (keys on the kept header, values among several, fuzzy
+names, times on another clock) while it fetches; only matches reach the loop, a chunk at a time. Closing the
+generator ends the statement.
 """
 
 import asyncio
@@ -12,9 +13,11 @@ from typing import Final, TypeVar, cast
 
 import aiosqlite
 
+from pacsnode.archive.plan import BoundPlan
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.sql import sql_of
-from pacsnode.archive.statement import BoundPlan, plan_for
+from pacsnode.archive.statement import plan_for
+from pacsnode.archive.zones import ZonedRows
 from pacsnode.dicom.element import KeyReader, Value, read_keys, split_values
 from pacsnode.dicom.matching import predicate
 from pacsnode.dicom.query import Query
@@ -128,8 +131,9 @@ def _row_reader(query: Query, bound: BoundPlan) -> _RowReader | None:
 
     None when rows are matches as they come.
     """
-    if bound.plan.columns and not bound.residual and not bound.header_keys:
+    if bound.plan.columns and bound.is_exact:
         return None
+    zoned = ZonedRows(bound.zoned, query.match_unknown) if bound.zoned else None
     tests = [(position, key.vr, predicate(key, query.match_unknown)) for position, key in bound.residual]
     readers = [KeyReader(key, query.match_unknown) for key in bound.header_keys]
     from_header = [key.attribute is None for key in query.keys]
@@ -139,7 +143,10 @@ def _row_reader(query: Query, bound: BoundPlan) -> _RowReader | None:
         for position, vr, test in tests:
             if not test(split_values(str(row[position]), vr)):
                 return None
-        columns = cast(Match, row[:n_columns])
+        on_clock = row if zoned is None else zoned.read(row)
+        if on_clock is None:
+            return None
+        columns = cast(Match, on_clock[: bound.answered])
         if not readers:
             return columns
         found = _read_header(row[n_columns], row[n_columns + 1], readers)

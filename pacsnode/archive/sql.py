@@ -1,6 +1,6 @@
 """The SQL of a plan, written by SQLAlchemy Core once for each shape of query and kept.
 
-What differs between databases (GLOB, JSON arrays) stands here alone.
+What differs between databases (GLOB, JSON arrays, full text) stands here alone.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.operators import custom_op
 
-from pacsnode.archive.schema import TABLE_OF, header, instance, metadata, patient, series, study
-from pacsnode.archive.statement import Operator, Plan, Term
+from pacsnode.archive.plan import Operator, Plan, Term
+from pacsnode.archive.schema import FULL_TEXT, TABLE_OF, header, instance, metadata, patient, series, study
 from pacsnode.dicom.information_model import Level
 
 SHAPES_KEPT: Final = 512  # statements; every client has a handful of shapes
@@ -143,6 +143,10 @@ def _composed(
 ) -> ColumnElement[bool]:
     backslash = literal_column("'\\'", Text)
     match term.operator:
+        case Operator.SEARCH:
+            return _searched(term.column, next(names))
+        case Operator.SEARCH_GLOB:
+            return and_(_searched(term.column, next(names)), column.op("GLOB")(next(names)))
         case Operator.ELEMENT:
             joined = backslash.concat(column).concat(backslash)
             return func.instr(joined, backslash.concat(next(names)).concat(backslash)) > 0
@@ -153,3 +157,10 @@ def _composed(
             return and_(alphabetic.is_(None), _column(f"{term.column}_key") == literal_column("''"))
         case _:
             return column.is_(None) if column.type.python_type is int else column == literal_column("''")
+
+
+def _searched(name: str, query: BindParameter[object]) -> ColumnElement[bool]:
+    """The rows a full-text table finds; its rows have the numbers of the table it is over."""
+    full_text = FULL_TEXT[name]
+    found = select(full_text.c.rowid).where(literal_column(full_text.name).op("MATCH")(query))
+    return _column(f"{_table(name)}.id").in_(found)

@@ -1,81 +1,38 @@
 """From a Query to SQL (PS3.4 C.2.2.2), and which keys SQL cannot decide.
 
 A query becomes a `Plan`, its shape without values, and the values. archive.sql writes the statement of a plan
-once; queries of the same shape, which is what clients send, only bind. Each condition is an OR of terms that
-an index can serve one by one, so that "or the attribute is unknown" (C.2.2.1.2) costs no scan.
+once; queries of the same shape, which is what clients send, only bind.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from json import dumps
 from typing import Final
 
-from pacsnode.archive.schema import NAME_GROUPS
-from pacsnode.dicom.information_model import BY_TAG, Attribute, KeyType, Level, key_type
-from pacsnode.dicom.matching import glob, name_groups, name_patterns, number
-from pacsnode.dicom.query import NUMBER_VRS, Key, Matching, Query, has_wildcard
-from pacsnode.dicom.temporal import Range
+from pacsnode.archive.names import is_narrowed_only, name_terms, pattern_term
+from pacsnode.archive.plan import Alternatives, Bound, BoundPlan, Operator, Plan, Term, ZonedPair
+from pacsnode.dicom.information_model import (
+    BY_TAG,
+    TIMEZONE_OFFSET_FROM_UTC,
+    Attribute,
+    KeyType,
+    Level,
+    key_type,
+)
+from pacsnode.dicom.matching import glob, number
+from pacsnode.dicom.query import NUMBER_VRS, Key, Matching, Query
+from pacsnode.dicom.temporal import Range, days_around
 
-Bound = str | int | float
-
-_LAST_CHARACTER: Final = "\U0010ffff"  # sorts after any character that follows a prefix
 _PADDED_DIGITS: Final = 6  # Series and Instance Numbers with leading zeros are met up to this length
+_ZONES_APART: Final = 2  # days at most between two clocks: from -12:00 to +14:00 are 26 hours
 
-
-class Operator(Enum):
-    """How a term compares its column with its bound values."""
-
-    EQUAL = auto()
-    NOT_EQUAL = auto()
-    ANY_OF = auto()  # one value: a JSON array, so that a list of any length is one statement
-    BETWEEN = auto()
-    AT_LEAST = auto()
-    AT_MOST = auto()
-    PREFIX = auto()
-    PREFIX_GLOB = auto()
-    GLOB = auto()
-    ELEMENT = auto()  # one of the values joined by a backslash
-    NUMBER = auto()  # text that is this number
-    UNKNOWN = auto()  # "", or NULL for numbers; binds nothing
-    NO_NAME = auto()  # no component group at all; binds nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """`column` as `table.column`."""
-
-    column: str
-    operator: Operator
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The shape of a statement. `conditions` are joined by AND, the terms of each by OR."""
-
-    level: Level
-    columns: tuple[str, ...]
-    conditions: tuple[tuple[Term, ...], ...]
-    with_header: bool
-    ordered: bool
-    limited: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BoundPlan:
-    """A plan with its values, and the keys the plan leaves to Python.
-
-    `residual` keys were only narrowed down; with each goes the position of its column. `header_keys` are no
-    columns. All others are columns of the plan, in the order of the query.
-    """
-
-    plan: Plan
-    parameters: dict[str, Bound]
-    residual: tuple[tuple[int, Key], ...]
-    header_keys: tuple[Key, ...]
-
-
-_Alternatives = list[tuple[Term, tuple[Bound, ...]]]
+# Attributes of a date that have one of the time beside them.
+_PAIRS: Final = tuple(
+    (attribute.tag, time.tag)
+    for attribute in BY_TAG.values()
+    for time in BY_TAG.values()
+    if attribute.vr == "DA" and time.vr == "TM" and time.keyword == attribute.keyword.replace("Date", "Time")
+)
 
 
 @dataclass(slots=True)
@@ -85,7 +42,7 @@ class _Conditions:
     terms: list[tuple[Term, ...]] = field(default_factory=list)
     bound: list[Bound] = field(default_factory=list)
 
-    def add(self, alternatives: _Alternatives) -> None:
+    def add(self, alternatives: Alternatives) -> None:
         if alternatives:
             self.terms.append(tuple(term for term, _ in alternatives))
             for _, values in alternatives:
@@ -98,27 +55,42 @@ def plan_for(query: Query) -> BoundPlan:
     columns: list[str] = []
     residual: list[tuple[int, Key]] = []
     header_keys: list[Key] = []
-    combined = dict(_combined_pairs(query)) if query.combined_date_time else {}
     for key in query.keys:
         attribute = key.attribute
         if attribute is None:
             header_keys.append(key)
             continue
-        if key.matching is not Matching.UNIVERSAL and key.tag not in combined:
-            conditions.add(_alternatives(attribute, key, _may_be_unknown(attribute, query)))
-            if _is_only_narrowed(attribute, key):
-                residual.append((len(columns), key))
+        if _is_only_narrowed(attribute, key):
+            residual.append((len(columns), key))
         columns.append(_column(attribute))
-    for time, date in combined.values():
-        _add_combined(conditions, date, time, query.match_unknown)
-    limited = (query.limit is not None or query.offset > 0) and not residual and not header_keys
+    _add_conditions(query, conditions)
+    answered = len(columns)
+    zoned = tuple(_zoned_pairs(query, columns))
+    is_exact = not (residual or zoned or header_keys)
+    limited = (query.limit is not None or query.offset > 0) and is_exact
     parameters: dict[str, Bound] = {f"p{i}": value for i, value in enumerate(conditions.bound)}
     if limited:
         parameters |= {"limit": -1 if query.limit is None else query.limit, "offset": query.offset}
     plan = Plan(
         query.level, tuple(columns), tuple(conditions.terms), bool(header_keys), query.ordered, limited
     )
-    return BoundPlan(plan, parameters, tuple(residual), tuple(header_keys))
+    return BoundPlan(plan, parameters, answered, tuple(residual), zoned, tuple(header_keys))
+
+
+def _add_conditions(query: Query, conditions: _Conditions) -> None:
+    combined = dict(_combined_pairs(query)) if query.combined_date_time else {}
+    for key in query.keys:
+        attribute = key.attribute
+        if attribute is None or key.matching is Matching.UNIVERSAL:
+            continue
+        unknown = _may_be_unknown(attribute, query)
+        if _is_zoned(key):
+            conditions.add(_around(attribute, key, unknown))
+        elif key.tag not in combined:
+            conditions.add(_alternatives(attribute, key, unknown))
+    for time, date in combined.values():
+        if not _is_zoned(time):
+            _add_combined(conditions, date, time, query.match_unknown)
 
 
 def _may_be_unknown(attribute: Attribute, query: Query) -> bool:
@@ -132,9 +104,11 @@ def _column(attribute: Attribute) -> str:
 
 
 def _is_only_narrowed(attribute: Attribute, key: Key) -> bool:
-    """Whether the terms of a key find more than its matches."""
+    """Whether the terms of a key find more than its matches; of dates on another clock zones.py decides."""
+    if key.matching is Matching.UNIVERSAL or _is_zoned(key):
+        return False
     if attribute.vr == "PN":
-        return attribute.multiple or not all(map(_is_exact_name, key.values))
+        return is_narrowed_only(attribute, key)
     return attribute.multiple and not _is_list(attribute, key)
 
 
@@ -146,11 +120,16 @@ def _is_list(attribute: Attribute, key: Key) -> bool:
 # Keys to terms
 
 
-def _alternatives(attribute: Attribute, key: Key, match_unknown: bool) -> _Alternatives:
+def _alternatives(attribute: Attribute, key: Key, match_unknown: bool) -> Alternatives:
     column = _column(attribute)
-    if attribute.vr == "PN" and not attribute.multiple:
-        return _name(column, key, match_unknown)
-    if key.matching is Matching.RANGE:
+    unknown = Operator.UNKNOWN
+    if attribute.vr == "PN":
+        found = name_terms(column, attribute, key)
+        if not found:
+            return []
+        if not attribute.multiple:
+            unknown = Operator.NO_NAME
+    elif key.matching is Matching.RANGE:
         column = f"{column}_key"
         found = [_range(column, wanted) for wanted in key.ranges]
     elif attribute.multiple:
@@ -158,11 +137,11 @@ def _alternatives(attribute: Attribute, key: Key, match_unknown: bool) -> _Alter
     elif attribute.vr in NUMBER_VRS:
         found = [_number(column, attribute, value) for value in key.values]
     elif key.matching is Matching.WILDCARD:
-        found = [_pattern(column, value) for value in key.values]
+        found = [pattern_term(column, value) for value in key.values]
     else:
         found = [_equal(column, key.values)]
     if match_unknown:
-        found.append((Term(column, Operator.UNKNOWN), ()))
+        found.append((Term(column, unknown), ()))
     return found
 
 
@@ -181,19 +160,6 @@ def _range(column: str, wanted: Range) -> tuple[Term, tuple[Bound, ...]]:
     if low == high:
         return Term(column, Operator.EQUAL), (low,)
     return Term(column, Operator.BETWEEN), (low, high)
-
-
-def _pattern(column: str, pattern: str) -> tuple[Term, tuple[Bound, ...]]:
-    """A pattern that begins with characters is a range of an index; the rest is compared only within it."""
-    if not has_wildcard(pattern):
-        return Term(column, Operator.EQUAL), (pattern,)
-    prefix = pattern[: next(i for i, character in enumerate(pattern) if character in "*?")]
-    if not prefix:
-        return Term(column, Operator.GLOB), (glob(pattern),)
-    ends = (prefix, prefix + _LAST_CHARACTER)
-    if set(pattern[len(prefix) :]) == {"*"}:
-        return Term(column, Operator.PREFIX), ends
-    return Term(column, Operator.PREFIX_GLOB), (*ends, glob(pattern))
 
 
 def _number(column: str, attribute: Attribute, text: str) -> tuple[Term, tuple[Bound, ...]]:
@@ -215,57 +181,12 @@ def _one_of_several(attribute: Attribute, key: Key, value: str) -> tuple[Term, t
     column = _column(attribute)
     if _is_list(attribute, key):
         return Term(column, Operator.ELEMENT), (value,)
-    if attribute.vr == "PN":
-        group = next((group for group in name_groups(value) if group), "")
-        narrowest = min(name_patterns(group), key=len)  # what is left open at the end may be missing
-        return Term(f"{column}_key", Operator.GLOB), (glob(f"*{narrowest}*"),)
     if attribute.vr in NUMBER_VRS:
         value = value.lstrip("+0")
     return Term(column, Operator.GLOB), (glob(f"*{value}*"),)
 
 
-def _is_exact_name(value: str) -> bool:
-    """Whether the terms of a name decide it: one group that begins with characters, or `*characters*`."""
-    groups = name_groups(value)
-    asked = [group for group in groups if group.strip("*")]
-    return len(asked) == 1 and all(
-        not has_wildcard(pattern[:1])
-        or (len(groups) == 1 and pattern[-1] == "*" and not has_wildcard(pattern.strip("*")))
-        for pattern in name_patterns(asked[0])
-    )
-
-
-def _name(column: str, key: Key, match_unknown: bool) -> _Alternatives:
-    """A person name: one group may be met in any component group, several are narrowed down by the first.
-
-    A pattern that begins with a wildcard is looked for in the whole folded name: one comparison for a row,
-    not three of generated columns.
-    """
-    found: _Alternatives = []
-    for value in key.values:
-        groups = name_groups(value)
-        position, group = next(((i, g) for i, g in enumerate(groups) if g.strip("*")), (0, ""))
-        if not group:
-            return []  # `^^` and `*=*` ask for nothing
-        suffixes = NAME_GROUPS if len(groups) == 1 else NAME_GROUPS[position : position + 1]
-        for pattern in name_patterns(group):
-            if has_wildcard(pattern[:1]):
-                found.append((Term(f"{column}_key", Operator.GLOB), (glob(f"*{pattern}*"),)))
-            else:
-                found += [_pattern(f"{column}_{suffix}", pattern) for suffix in suffixes]
-    if match_unknown:
-        found.append((Term(column, Operator.NO_NAME), ()))
-    return found
-
-
 # Combined date and time (PS3.4 C.2.2.2.5.4)
-
-_PAIRS: Final = tuple(
-    (attribute.tag, time.tag)
-    for attribute in BY_TAG.values()
-    for time in BY_TAG.values()
-    if attribute.vr == "DA" and time.vr == "TM" and time.keyword == attribute.keyword.replace("Date", "Time")
-)
 
 
 def _combined_pairs(query: Query) -> Iterator[tuple[int, tuple[Key, Key]]]:
@@ -292,10 +213,63 @@ def _add_combined(conditions: _Conditions, date: Key, time: Key, match_unknown: 
     for day, moment, operator in ends:
         if day is None or moment is None:
             continue
-        cut: _Alternatives = [
+        cut: Alternatives = [
             (Term(day_column, Operator.NOT_EQUAL), (day,)),
             (Term(time_column, operator), (moment,)),
         ]
         if match_unknown:
             cut.append((Term(time_column, Operator.UNKNOWN), ()))
         conditions.add(cut)
+
+
+# Timezone adjustment (PS3.4 C.2.2.2.1.3)
+
+
+def _is_zoned(key: Key) -> bool:
+    """Whether a date or time has to be moved to the clock of the query.
+
+    Nobody tells on which clock a patient was born.
+    """
+    attribute = key.attribute
+    return key.timezone is not None and attribute is not None and attribute.level is not Level.PATIENT
+
+
+def _around(attribute: Attribute, key: Key, match_unknown: bool) -> Alternatives:
+    """The days on any clock for a date; nothing for a time, which may be any on another clock."""
+    if attribute.vr != "DA":
+        return []
+    column = f"{_column(attribute)}_key"
+    wide = [days_around(wanted, _ZONES_APART) for wanted in key.ranges]
+    if any(wanted.low is None and wanted.high is None for wanted in wide):
+        return []
+    found: Alternatives = [_range(column, wanted) for wanted in wide]
+    if match_unknown:
+        found.append((Term(column, Operator.UNKNOWN), ()))
+    return found
+
+
+def _zoned_pairs(query: Query, columns: list[str]) -> Iterator[ZonedPair]:
+    """The dates and times to move; what is needed beside the answer is appended to `columns`."""
+    keys = {key.tag: key for key in query.keys if _is_zoned(key)}
+    combined = set(dict(_combined_pairs(query))) if query.combined_date_time else set()
+    for date_tag, time_tag in _PAIRS:
+        date, time = keys.get(date_tag), keys.get(time_tag)
+        timezone = next((key.timezone for key in (date, time) if key), None)
+        if timezone is None:
+            continue
+        yield ZonedPair(
+            date=_position(columns, date_tag),
+            time=_position(columns, time_tag),
+            offset=_position(columns, TIMEZONE_OFFSET_FROM_UTC),
+            timezone=timezone,
+            date_key=date,
+            time_key=time,
+            combined=time_tag in combined,
+        )
+
+
+def _position(columns: list[str], tag: int) -> int:
+    column = _column(BY_TAG[tag])
+    if column not in columns:
+        columns.append(column)
+    return columns.index(column)

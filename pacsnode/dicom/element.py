@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import Final, NamedTuple
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
 
+from pacsnode.dicom import temporal
 from pacsnode.dicom.header import Encoding, encoding_of, scan
-from pacsnode.dicom.information_model import SPECIFIC_CHARACTER_SET
+from pacsnode.dicom.information_model import SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC
 from pacsnode.dicom.matching import predicate
 from pacsnode.dicom.query import SINGLE_VALUED_VRS, Key, Matching
 from pacsnode.dicom.text import Decoder, decoder
@@ -189,15 +191,25 @@ class KeyReader:
     def is_sequence(self) -> bool:
         return self._key.vr == "SQ"
 
-    def read(self, data_set: DataSet | ScannedValues) -> Value | None:
-        """The value to answer, or None when the key does not match; sequences need a DataSet."""
+    @property
+    def is_zoned(self) -> bool:
+        """Whether it, or a key of its item, depends on the object's offset from UTC."""
+        return self._key.timezone is not None or any(item.is_zoned for item in self._items)
+
+    def read(self, data_set: DataSet | ScannedValues, offset: int | None = None) -> Value | None:
+        """The value to answer, or None when the key does not match; sequences need a DataSet.
+
+        `offset` is that of the object's dates and times from UTC, in minutes, where it is known.
+        """
         key = self._key
         if isinstance(data_set, DataSet) and self.is_sequence:
-            return self._read_sequence(data_set)
+            return self._read_sequence(data_set, offset)
         text = data_set.text(key.tag, key.vr)
+        if key.timezone is not None and offset is not None:
+            text = _moved(data_set, key, text, key.timezone - offset)
         return text if self._matches(split_values(text, key.vr)) else None
 
-    def _read_sequence(self, data_set: DataSet) -> Value | None:
+    def _read_sequence(self, data_set: DataSet, offset: int | None) -> Value | None:
         """The matching items with the requested attributes only, or the whole sequence (PS3.4 C.2.2.2.6)."""
         if not self._items:
             return tuple(item.elements() for item in data_set.items(self._key.tag))
@@ -206,7 +218,7 @@ class KeyReader:
         empty = True
         for item in data_set.items(self._key.tag):
             empty = False
-            values = [reader.read(item) for reader in self._items]
+            values = [reader.read(item, offset) for reader in self._items]
             if None not in values:
                 found.append(self._item(values))
         if restricting and not found and not (empty and self._match_unknown):
@@ -222,6 +234,26 @@ class KeyReader:
         )
 
 
+def _moved(data_set: DataSet | ScannedValues, key: Key, text: str, minutes: int) -> str:
+    """A date or time read on a clock so many minutes ahead; a DA needs its TM for that, and the reverse."""
+    if key.vr == "DT":
+        return "\\".join(temporal.moved_date_time(value, minutes) for value in split_values(text, key.vr))
+    partner = partner_of(key.tag)
+    if partner is None:
+        return text
+    if key.vr == "DA":
+        return temporal.moved(text, data_set.text(partner, "TM"), minutes)[0]
+    return temporal.moved(data_set.text(partner, "DA"), text, minutes)[1]
+
+
+@lru_cache(maxsize=256)
+def partner_of(tag: int) -> int | None:
+    """The TM that tells the time of a DA, or the reverse: their keywords differ in that word alone."""
+    keyword = keyword_for_tag(tag)
+    other = keyword.replace("Date", "Time") if "Date" in keyword else keyword.replace("Time", "Date")
+    return tag_for_keyword(other) if other != keyword else None
+
+
 def read_keys(data: bytes, transfer_syntax: UID, readers: Sequence[KeyReader]) -> list[Value] | None:
     """The values of the keys in a kept header, or None when one of them does not match."""
     source: DataSet | ScannedValues
@@ -229,14 +261,24 @@ def read_keys(data: bytes, transfer_syntax: UID, readers: Sequence[KeyReader]) -
         if any(reader.is_sequence for reader in readers):
             source = DataSet.parse(data, encoding_of(transfer_syntax))
         else:
-            wanted = frozenset([SPECIFIC_CHARACTER_SET, *(reader.tag for reader in readers)])
-            source = ScannedValues(data, transfer_syntax, wanted)
+            source = ScannedValues(data, transfer_syntax, _wanted(readers))
     except CannotUnderstand:
         source = DataSet(Dataset())  # it was read once, at ingest; columns still answer
+    zoned = any(reader.is_zoned for reader in readers)
+    offset = temporal.known_offset(source.text(TIMEZONE_OFFSET_FROM_UTC, "SH")) if zoned else None
     values = []
     for reader in readers:
-        value = reader.read(source)
+        value = reader.read(source, offset)
         if value is None:
             return None
         values.append(value)
     return values
+
+
+def _wanted(readers: Sequence[KeyReader]) -> frozenset[int]:
+    """The elements that the readers will look at."""
+    tags = [SPECIFIC_CHARACTER_SET, *(reader.tag for reader in readers)]
+    if any(reader.is_zoned for reader in readers):
+        partners = (partner_of(reader.tag) for reader in readers if reader.is_zoned)
+        tags += [TIMEZONE_OFFSET_FROM_UTC, *(partner for partner in partners if partner is not None)]
+    return frozenset(tags)

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from pydicom.datadict import dictionary_VR
+
 from pacsnode.dicom.element import BINARY_VRS, STRUCT_OF, DataSet, Item, Value
 from pacsnode.dicom.header import Encoding, encoding_of, scan
 from pacsnode.dicom.information_model import (
@@ -16,6 +18,7 @@ from pacsnode.dicom.information_model import (
     QUERY_RETRIEVE_LEVEL,
     RETRIEVE_AE_TITLE,
     SPECIFIC_CHARACTER_SET,
+    TIMEZONE_OFFSET_FROM_UTC,
 )
 from pacsnode.dicom.query import MAX_DEPTH, Query, RequestedKey
 from pacsnode.dicom.text import charset_for, encode
@@ -159,7 +162,8 @@ class ResponseEncoder:
     """Writes the identifiers that answer one query.
 
     An answer holds what was asked for and is supported, Query/Retrieve Level, Retrieve AE Title and Instance
-    Availability, and Specific Character Set when a value is not ASCII (PS3.4 C.4.1.1.3.2).
+    Availability, Specific Character Set when a value is not ASCII, and Timezone Offset From UTC when times
+    were adjusted to it (PS3.4 C.4.1.1.3.2).
     """
 
     def __init__(self, query: Query, encoding: Encoding, retrieve_ae: str) -> None:
@@ -169,6 +173,8 @@ class ResponseEncoder:
             (QUERY_RETRIEVE_LEVEL, "CS", query.level.value),
             (RETRIEVE_AE_TITLE, "AE", retrieve_ae),
             (INSTANCE_AVAILABILITY, "CS", "ONLINE"),
+            *([(TIMEZONE_OFFSET_FROM_UTC, "SH", query.timezone)] if query.timezone else []),
+            *((tag, dictionary_VR(tag), "") for tag in sorted(query.valueless)),
         ]
         self._keys = [(key.tag, key.vr) for key in query.keys]
         # Of a kept header, binary numbers come as text.

@@ -64,6 +64,11 @@ class Attribute:
         """The column with the folded name (text.person_name_key) the writer fills for a person name."""
         return f"{self.column}_key" if self.vr == "PN" else None
 
+    @property
+    def words_column(self) -> str | None:
+        """The column with the words of a person name and their sounds (fuzzy.name_words)."""
+        return f"{self.column}_words" if self.vr == "PN" else None
+
 
 class InformationModel(Enum):
     """Standard Query/Retrieve Information Models (PS3.4 C.3); the value is its name in the SOP classes."""
@@ -91,6 +96,10 @@ RETRIEVE_AE_TITLE = 0x00080054
 INSTANCE_AVAILABILITY = 0x00080056
 TIMEZONE_OFFSET_FROM_UTC = 0x00080201
 PATIENT_ID = 0x00100020
+
+# Storage Media File-Set ID and UID: where objects on media are. Ours are told by Retrieve AE Title, so these
+# have no value (PS3.4 C.4.1.1.3.2).
+STORAGE_MEDIA_TAGS = frozenset({0x00880130, 0x00880140})
 
 # Attributes of the identifier itself, never of an entity: not matched, answered by rule (PS3.4 C.4.1.1.3).
 IDENTIFIER_TAGS = frozenset(

@@ -4,16 +4,18 @@ The index decides most keys in SQL; this module decides those that are no column
 down, and holds what both share: how patterns and person names are read.
 
 Person names are compared without regard to case; a name without `=` may be met in any component group, a name
-with `=` is compared group by group; trailing empty components do not count (PS3.5 6.2.1.2).
+with `=` is compared group by group; trailing empty components do not count (PS3.5 6.2.1.2). Where fuzzy
+matching was negotiated, dicom.fuzzy finds more.
 All other text is compared as it is encoded, case included (C.2.2.2.1).
 """
 
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
-from pacsnode.dicom import temporal
+from pacsnode.dicom import fuzzy, temporal
 from pacsnode.dicom.query import NUMBER_VRS, Key, Matching, has_wildcard
 from pacsnode.dicom.text import person_name_key
 
@@ -22,7 +24,6 @@ Predicate = Callable[[Sequence[str]], bool]
 _KEY_OF_STORED: Final = {
     "DA": temporal.date_key,
     "TM": temporal.time_key,
-    "DT": temporal.date_time_key,
 }
 # An end that names no given name, or any: `DOE^*` also finds the patient stored as `DOE`.
 _OPEN_END: Final = re.compile(r"\^[\^*]*\*[\^*]*$")
@@ -70,6 +71,8 @@ def _test_of(key: Key) -> Callable[[str], bool]:
         return _range_test(key)
     if key.vr == "PN":
         tests = [_name_test(value) for value in key.values]
+        if key.fuzzy:  # what matches as it is written does so in any case
+            tests += [fuzzy.name_test(value) for value in key.values]
         return lambda stored: any(test(stored) for test in tests)
     if key.vr in NUMBER_VRS:
         return _number_test(key)
@@ -80,7 +83,7 @@ def _test_of(key: Key) -> Callable[[str], bool]:
 
 
 def _range_test(key: Key) -> Callable[[str], bool]:
-    comparable = _KEY_OF_STORED[key.vr]
+    comparable = _KEY_OF_STORED.get(key.vr) or partial(temporal.date_time_key, timezone=key.timezone)
 
     def inside(stored: str) -> bool:
         value = comparable(stored)

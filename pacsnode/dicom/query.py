@@ -16,6 +16,8 @@ from pacsnode.dicom.information_model import (
     BY_TAG,
     IDENTIFIER_TAGS,
     QUERY_RETRIEVE_LEVEL,
+    STORAGE_MEDIA_TAGS,
+    TIMEZONE_OFFSET_FROM_UTC,
     UNIQUE_KEYS,
     Attribute,
     InformationModel,
@@ -65,7 +67,9 @@ class Key:
     """A key and how it is matched.
 
     `values` are alternatives: any of them has to match any value of the attribute (C.2.2.3). `items` are the
-    keys of the one item of a sequence; none of them means the whole sequence is wanted (C.2.2.2.6).
+    keys of the one item of a sequence; none of them means the whole sequence is wanted (C.2.2.2.6). `fuzzy`
+    is for person names (C.2.2.2.1.1). `timezone` is the clock that dates and times are asked for and answered
+    on, in minutes from UTC; None is the clock of each object.
     """
 
     tag: int
@@ -74,6 +78,8 @@ class Key:
     values: tuple[str, ...] = ()
     ranges: tuple[Range, ...] = ()
     items: tuple[Key, ...] = ()
+    fuzzy: bool = False
+    timezone: int | None = None
 
     @property
     def attribute(self) -> Attribute | None:
@@ -92,8 +98,21 @@ class QueryOptions:
 
     relational: bool = False
     combined_date_time: bool = False
+    fuzzy_names: bool = False
+    adjust_timezone: bool = False
     match_unknown: bool = True
     lenient_hierarchy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the keys of one identifier are understood; `timezone` in minutes from UTC, see Key."""
+
+    fuzzy_names: bool = False
+    timezone: int | None = None
+
+
+LITERAL: Final = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +121,18 @@ class Query:
 
     `keys` are in the order of their tags; every one is answered. `unsupported` are the tags that were asked
     for but are no attributes of the level: left out of the answer, whose status then is FF01 (C.4.1.1.4).
-    `character_set` is the requestor's Specific Character Set. `ordered`, `limit` and `offset` serve paging.
+    `valueless` are asked for and supported, but no entity here has a value. `character_set` is the
+    requestor's Specific Character Set, `timezone` the Timezone Offset From UTC that answers are given in.
+    `ordered`, `limit` and `offset` serve paging.
     """
 
     level: Level
     model: InformationModel
     keys: tuple[Key, ...]
     unsupported: tuple[int, ...] = ()
+    valueless: tuple[int, ...] = ()
     character_set: str = ""
+    timezone: str = ""
     match_unknown: bool = True
     combined_date_time: bool = False
     ordered: bool = False
@@ -133,13 +156,19 @@ def query_of(
         raise InvalidIdentifier(
             f"level {level.value} is not in the {model.value} model", (QUERY_RETRIEVE_LEVEL,)
         )
+    requested = tuple(requested)
+    timezone = _timezone_of(requested) if options.adjust_timezone else None
+    reading = Reading(options.fuzzy_names, timezone.minutes if timezone else None)
     keys: dict[int, Key] = {}
+    valueless: list[int] = []
     unsupported: list[int] = []
     for request in requested:
         if request.tag in IDENTIFIER_TAGS or request.tag < FIRST_TAG or request.tag & 0xFFFF == 0:
             continue  # group lengths come from old senders and mean nothing
-        if is_supported(request, level):
-            keys[request.tag] = key_of(request)
+        if request.tag in STORAGE_MEDIA_TAGS:
+            valueless.append(request.tag)
+        elif is_supported(request, level):
+            keys[request.tag] = key_of(request, reading)
         else:
             unsupported.append(request.tag)
     _check_hierarchy(level, model, keys, options)
@@ -150,10 +179,30 @@ def query_of(
         model=model,
         keys=tuple(keys[tag] for tag in sorted(keys)),
         unsupported=tuple(unsupported),
+        valueless=tuple(valueless),
         character_set=character_set,
+        timezone=timezone.text if timezone else "",
         match_unknown=options.match_unknown,
         combined_date_time=options.combined_date_time,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Timezone:
+    text: str
+    minutes: int
+
+
+def _timezone_of(requested: Iterable[RequestedKey]) -> _Timezone | None:
+    """The clock a query was made by (PS3.4 C.2.2.2.1.3); None when it tells none."""
+    found = (request.text.strip(" \0") for request in requested if request.tag == TIMEZONE_OFFSET_FROM_UTC)
+    text = next(found, "")
+    if not text:
+        return None
+    try:
+        return _Timezone(text, temporal.offset_of(text))
+    except ValueError as error:
+        raise InvalidIdentifier(str(error), (TIMEZONE_OFFSET_FROM_UTC,)) from None
 
 
 def level_of(text: str) -> Level:
@@ -177,30 +226,32 @@ def is_supported(request: RequestedKey, level: Level) -> bool:
     return not (request.tag >> 16) & 1 and request.vr not in UNMATCHABLE_VRS
 
 
-def key_of(request: RequestedKey) -> Key:
+def key_of(request: RequestedKey, reading: Reading = LITERAL) -> Key:
     """The kind of matching a requested key asks for (PS3.4 C.2.2.2). Raises InvalidIdentifier."""
-    return _key_of(request, 0)
+    return _key_of(request, reading, 0)
 
 
-def _key_of(request: RequestedKey, depth: int) -> Key:
+def _key_of(request: RequestedKey, reading: Reading, depth: int) -> Key:
     tag, vr = request.tag, request.vr
     if vr == "SQ":
-        return _sequence_key(request, depth)
+        return _sequence_key(request, reading, depth)
     text = request.text.strip(" \0")
+    timezone = reading.timezone if vr in RANGE_VRS else None
     if not text or set(text) == {"*"}:  # `*` alone is universal (C.2.2.2.4); some send it for any VR
-        return Key(tag, vr, Matching.UNIVERSAL)
+        return Key(tag, vr, Matching.UNIVERSAL, timezone=timezone)
     if vr in RANGE_VRS:
-        return Key(tag, vr, Matching.RANGE, ranges=_ranges(request, text))
+        return Key(tag, vr, Matching.RANGE, ranges=_ranges(request, text, timezone), timezone=timezone)
     values = (text,) if vr in SINGLE_VALUED_VRS else _split(text)
     if not values:
         return Key(tag, vr, Matching.UNIVERSAL)
     if vr == "UI":
         return Key(tag, vr, Matching.SINGLE if len(values) == 1 else Matching.UID_LIST, values)
+    fuzzy = reading.fuzzy_names and vr == "PN"
     if vr in WILDCARD_VRS and any(map(has_wildcard, values)):
         if len(text) > MAX_PATTERN:
             raise InvalidIdentifier(f"({_name(tag)}): the pattern is too long", (tag,))
-        return Key(tag, vr, Matching.WILDCARD, values)
-    return Key(tag, vr, Matching.SINGLE, values)
+        return Key(tag, vr, Matching.WILDCARD, values, fuzzy=fuzzy)
+    return Key(tag, vr, Matching.SINGLE, values, fuzzy=fuzzy)
 
 
 def has_wildcard(text: str) -> bool:
@@ -211,22 +262,30 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(value for value in (part.strip(" \0") for part in text.split("\\")) if value)
 
 
-def _ranges(request: RequestedKey, text: str) -> tuple[Range, ...]:
+def _ranges(request: RequestedKey, text: str, timezone: int | None) -> tuple[Range, ...]:
     """A single date or time is the range of all it can mean, so that it is compared by meaning."""
-    read = {"DA": temporal.date_range, "TM": temporal.time_range, "DT": temporal.date_time_range}[request.vr]
     try:
-        return tuple(read(part) for part in _split(text))
+        return tuple(_range(request.vr, part, timezone) for part in _split(text))
     except ValueError as error:
         raise InvalidIdentifier(f"({_name(request.tag)}): {error}", (request.tag,)) from None
 
 
-def _sequence_key(request: RequestedKey, depth: int) -> Key:
+def _range(vr: str, text: str, timezone: int | None) -> Range:
+    match vr:
+        case "DA":
+            return temporal.date_range(text)
+        case "TM":
+            return temporal.time_range(text)
+    return temporal.date_time_range(text, timezone)
+
+
+def _sequence_key(request: RequestedKey, reading: Reading, depth: int) -> Key:
     if len(request.items) > 1:
         raise InvalidIdentifier(f"({_name(request.tag)}) has more than one item", (request.tag,))
     if depth >= MAX_DEPTH:
         raise InvalidIdentifier(f"({_name(request.tag)}) is nested too deep", (request.tag,))
     item = request.items[0] if request.items else ()
-    keys = tuple(_key_of(nested, depth + 1) for nested in item if nested.tag & 0xFFFF)
+    keys = tuple(_key_of(nested, reading, depth + 1) for nested in item if nested.tag & 0xFFFF)
     restricting = any(key.matching is not Matching.UNIVERSAL for key in keys)
     return Key(request.tag, "SQ", Matching.SEQUENCE if restricting else Matching.UNIVERSAL, items=keys)
 

@@ -22,11 +22,13 @@ MODEL_OF: Final = {
     PATIENT_STUDY_ONLY_FIND: InformationModel.PATIENT_STUDY_ONLY,
 }
 
-# PS3.4 Table C.5-2: relational queries and combined date and time are performed when asked for; fuzzy names,
-# timezone adjustment and multi-frame conversion are not. Bytes of later editions are answered with 0.
+# PS3.4 Table C.5-2, by position: all is performed when asked for but the fifth, conversion of multi-frame
+# images. Bytes of later editions (empty values, multiple values) are answered with 0.
 _RELATIONAL: Final = 0
 _COMBINED_DATE_TIME: Final = 1
-_PERFORMED: Final = bytes((1, 1))
+_FUZZY_NAMES: Final = 2
+_TIMEZONE: Final = 3
+_PERFORMED: Final = frozenset({_RELATIONAL, _COMBINED_DATE_TIME, _FUZZY_NAMES, _TIMEZONE})
 
 
 class FindService(ServiceClass):
@@ -45,8 +47,7 @@ class FindService(ServiceClass):
 
     def extended_negotiation(self, sop_class: UID, offered: bytes) -> bytes | None:
         """Each byte that was offered and is performed stays 1; the answer is as long as the offer."""
-        performed = _PERFORMED.ljust(len(offered), b"\0")
-        return bytes(int(asked == 1 and ours == 1) for asked, ours in zip(offered, performed, strict=False))
+        return bytes(int(asked == 1 and option in _PERFORMED) for option, asked in enumerate(offered))
 
     async def c_find(self, request: Request) -> AsyncGenerator[Response, None]:
         """Yield a pending response per match; FF01 when a key is no attribute of the level (Table C.4-1)."""
@@ -75,10 +76,13 @@ class FindService(ServiceClass):
         """The query of an identifier. Raises InvalidIdentifier (A900H) and CannotUnderstand (C000H)."""
         sop_class = request.context.abstract_syntax
         accept = request.association.accept
-        negotiated = accept.extended.get(sop_class, b"") if accept is not None else b""
+        answered = accept.extended.get(sop_class, b"") if accept is not None else b""
+        negotiated = {option for option, value in enumerate(answered) if value == 1}
         options = QueryOptions(
-            relational=negotiated[_RELATIONAL : _RELATIONAL + 1] == b"\1",
-            combined_date_time=negotiated[_COMBINED_DATE_TIME : _COMBINED_DATE_TIME + 1] == b"\1",
+            relational=_RELATIONAL in negotiated,
+            combined_date_time=_COMBINED_DATE_TIME in negotiated,
+            fuzzy_names=_FUZZY_NAMES in negotiated,
+            adjust_timezone=_TIMEZONE in negotiated,
             match_unknown=self._settings.match_unknown,
             lenient_hierarchy=self._settings.lenient_hierarchy,
         )

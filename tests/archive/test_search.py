@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import zlib
 from collections.abc import AsyncIterator, Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,17 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from pacsnode.archive import readers as readers_module
+from pacsnode.archive.plan import BoundPlan
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.schema import migrate
 from pacsnode.archive.search import CHUNK, Match, Search
 from pacsnode.archive.sql import sql_of
 from pacsnode.archive.statement import plan_for
 from pacsnode.dicom.element import Element, split_values
+from pacsnode.dicom.fuzzy import name_words
 from pacsnode.dicom.information_model import ATTRIBUTES, Attribute, InformationModel, Level
 from pacsnode.dicom.matching import predicate
-from pacsnode.dicom.query import Query, QueryOptions, RequestedKey, key_of, query_of
+from pacsnode.dicom.query import LITERAL, Query, QueryOptions, Reading, RequestedKey, key_of, query_of
 from pacsnode.dicom.text import person_name_key
 from pacsnode.errors import ArchiveError, OutOfResources
 
@@ -43,6 +46,8 @@ class Rows:
             columns[attribute.column] = value
             if attribute.key_column:
                 columns[attribute.key_column] = person_name_key(str(value))
+            if attribute.words_column:
+                columns[attribute.words_column] = name_words(str(value))
         if parent is not None:
             columns[f"{list(Level)[level.depth - 1].table}_fk"] = parent
         if level is Level.PATIENT:
@@ -137,6 +142,7 @@ STORED: dict[str, list[str | int]] = {
         "Yamada^Tarou=山田^太郎=やまだ^たろう", "=山田^花子", "Hong^Gildong==홍^길동", "MÜLLER^JÖRG", "ax=yb",
     ],
     "OtherPatientNames": ["", "DOE^JOHN\\ROE^JANE", "ROE^J", "AB^C\\D"],
+    "ReferringPhysicianName": ["", "MEYER^EVA", "MAIER^EVA^^DR", "Müller^U", "SMITH"],
     "PatientID": ["P1", "p1", "P10", "P[1]", "P%", "P_1", "P*1", "", "ÄÖ"],
     "OtherPatientIDs": ["", "A\\B ", "AB", "B\\C"],
     "PatientBirthDate": ["", "19990101", "1999.01.01", "19991231", "20000101"],
@@ -154,9 +160,11 @@ ASKED = {
         "o'neil^j_", "山田*", "=山田*", "=*花子", "*たろう", "yamada*=山田*", "yamada*=佐藤*", "*=*=홍*",
         "*=*", "^^",
         "*müller*",
-        "MÜLLER^*", "DOE^JOHN\\ROE*", "a*b", "*x=y*", "DOE^J*^*",
+        "MÜLLER^*", "DOE^JOHN\\ROE*", "a*b", "*x=y*", "DOE^J*^*", "*'NE?L*", '*"oe*', "*ohn*", "*oh*",
+        "*hn^*",
     ],
     "OtherPatientNames": ["ROE^JANE", "roe*", "A*D", "?OE^J", "DOE^*"],
+    "ReferringPhysicianName": ["MEYER^EVA", "*eye*", "*a", "M?YER*"],
     "PatientID": ["P1", "P*", "P?", "?1", "P[1]", "P%", "P_*", "*1", "P1\\P10", "P1\\P?1", "Ä*", "p1"],
     "OtherPatientIDs": ["A", "B", "A*B", "A?", "C\\AB"],
     "PatientBirthDate": ["19990101", "1999", "199912", "-1999", "19990102-20000101", "2000-",
@@ -186,8 +194,35 @@ async def test_index_finds_what_the_rules_of_matching_say(
     assert await uids(search, query) == wanted
 
 
-def _expected(attribute: Attribute, asked: str, match_unknown: bool) -> set[str]:
-    test = predicate(key_of(RequestedKey(attribute.tag, attribute.vr, asked)), match_unknown)
+FUZZY = {
+    "PatientName": [
+        "DOE", "JOHN^DOE", "MUELLER", "Mull*", "*ULLER", "^JOERG", "YAMADA^TARO", "山田", "=山田",
+        "M?LLER^J*", "DOERING\\HONG", "*ohn*", "*oe^j*", "O'Neill", "NOBODY", "^^", "B*", "a=*",
+    ],
+    "OtherPatientNames": ["ROE", "JAYNE", "*oe", "D*", "ROE^J*"],
+    "ReferringPhysicianName": ["MAIER", "MUELLER^U", "MULL*", "*eye*", "EVA", "SMYTH"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("match_unknown", [True, False])
+@pytest.mark.parametrize(
+    ("keyword", "asked"), [(k, asked) for k, values in FUZZY.items() for asked in values]
+)
+async def test_index_finds_the_names_that_fuzzy_matching_says(
+    search: Search, rows: Rows, keyword: str, asked: str, match_unknown: bool
+) -> None:
+    attribute = BY_KEYWORD[keyword]
+    rows.studies(*({keyword: stored} for stored in STORED[keyword]))
+    rows.connection.commit()
+    wanted = _expected(attribute, asked, match_unknown, Reading(fuzzy_names=True))
+    options = QueryOptions(relational=True, match_unknown=match_unknown, fuzzy_names=True)
+    requested = [RequestedKey(attribute.tag, "PN", asked), RequestedKey(0x0020000D, "UI")]
+    query = query_of(Level.STUDY, InformationModel.STUDY_ROOT, requested, options)
+    assert await uids(search, query) == wanted
+
+
+def _expected(attribute: Attribute, asked: str, match_unknown: bool, reading: Reading = LITERAL) -> set[str]:
+    test = predicate(key_of(RequestedKey(attribute.tag, attribute.vr, asked), reading), match_unknown)
     stored = STORED[attribute.keyword]
     return {f"1.2.{n}" for n, value in enumerate(stored) if test(split_values(str(value), attribute.vr))}
 
@@ -220,6 +255,64 @@ async def test_date_and_time_are_one_when_negotiated(
         StudyTime="1000-1800",
     )
     assert await uids(search, query) == found
+
+
+# Clocks (PS3.4 C.2.2.2.1.3)
+
+CLOCKS = (
+    ("20240105", "2330", "+0000"),
+    ("20240106", "003000", "+0100"),  # the same moment
+    ("20240106", "0030", ""),  # not told: the clock of the query
+    ("20240105", "1930", "-0500"),  # an hour later
+    ("20240105", "", "+0900"),
+    ("", "", ""),
+)
+
+
+def on_clock(timezone: str, combined: bool = False, **keys: str) -> Query:
+    requested = [RequestedKey(BY_KEYWORD[k].tag, BY_KEYWORD[k].vr, v) for k, v in keys.items()]
+    options = QueryOptions(adjust_timezone=True, combined_date_time=combined, match_unknown=False)
+    requested += [RequestedKey(0x0020000D, "UI"), RequestedKey(0x00080201, "SH", timezone)]
+    return query_of(Level.STUDY, InformationModel.STUDY_ROOT, requested, options)
+
+
+@pytest.fixture
+def clocks(rows: Rows) -> Rows:
+    rows.studies(
+        *({"StudyDate": d, "StudyTime": t, "TimezoneOffsetFromUTC": offset} for d, t, offset in CLOCKS)
+    )
+    rows.connection.commit()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("timezone", "keys", "found"),
+    [
+        ("+0100", {"StudyDate": "20240106"}, {0, 1, 2, 3}),
+        ("+0100", {"StudyDate": "20240106", "StudyTime": "0030"}, {0, 1, 2}),
+        ("+0000", {"StudyDate": "20240105", "StudyTime": "23-"}, {0, 1}),
+        ("+0000", {"StudyTime": "0030"}, {2, 3}),
+        ("-0500", {"StudyDate": "20240105"}, {0, 1, 3, 4}),
+        ("+1400", {"StudyDate": "20240107-"}, set()),
+        ("", {"StudyDate": "20240105"}, {0, 3, 4}),
+    ],
+)
+async def test_dates_and_times_are_matched_on_the_clock_of_the_query(
+    search: Search, clocks: Rows, timezone: str, keys: dict[str, str], found: set[int]
+) -> None:
+    assert await uids(search, on_clock(timezone, **keys)) == {f"1.2.{n}" for n in found}
+
+
+async def test_date_and_time_are_one_moment_on_the_clock_of_the_query(search: Search, clocks: Rows) -> None:
+    query = on_clock("+0000", combined=True, StudyDate="20240105-20240106", StudyTime="2300-0015")
+    assert await uids(search, query) == {"1.2.0", "1.2.1"}
+
+
+async def test_answers_are_on_the_clock_of_the_query(search: Search, clocks: Rows) -> None:
+    query = on_clock("+0200", StudyDate="", PatientBirthDate="")
+    days = [match[0] for match in await find(search, query)]
+    assert days == ["20240106", "20240106", "20240106", "20240106", "20240105", ""]
+    assert len(await find(search, on_clock("+0200", StudyTime="", PatientID=""))) == len(CLOCKS)
 
 
 # Hierarchy
@@ -457,21 +550,34 @@ async def test_index_that_is_missing_cannot_be_opened(tmp_path: Path) -> None:
         {"StudyTime": "10-11"},
         {"ReferringPhysicianName": "DOE*"},
         {"PatientBirthDate": "19990101"},
+        {"PatientName": "*son*"},
+        {"PatientName": "*oh?son"},
     ],
     ids=str,
 )
 def test_search_by_key_never_reads_the_whole_table(path: Path, keys: dict[str, str]) -> None:
     returned = {"PatientName": "", "StudyDate": "", "NumberOfStudyRelatedInstances": ""}
-    bound = plan_for(ask(Level.STUDY, **{**returned, **keys}))
+    assert _scans(path, plan_for(ask(Level.STUDY, **{**returned, **keys}))) == []
+
+
+def _scans(path: Path, bound: BoundPlan) -> list[str]:
+    """The steps of a statement that read a table from end to end."""
     sql, constants = sql_of(bound.plan)
-    connection = sqlite3.connect(path)
-    steps = [
-        str(step[3])
-        for step in connection.execute(f"EXPLAIN QUERY PLAN {sql}", {**constants, **bound.parameters})
-    ]
-    connection.close()
-    scans = [step for step in steps if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
-    assert scans == [], steps
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", {**constants, **bound.parameters})
+        steps = [str(row[3]) for row in rows]
+    return [step for step in steps if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
+
+
+def test_fuzzy_search_never_reads_the_whole_table(path: Path) -> None:
+    options = QueryOptions(fuzzy_names=True)
+    requested = [RequestedKey(0x00100010, "PN", "MUELLER^J*")]
+    bound = plan_for(query_of(Level.STUDY, InformationModel.STUDY_ROOT, requested, options))
+    assert _scans(path, bound) == []
+
+
+def test_search_on_another_clock_never_reads_the_whole_table(path: Path) -> None:
+    assert _scans(path, plan_for(on_clock("+0100", StudyDate="20240105", StudyTime="12"))) == []
 
 
 def test_queries_of_one_shape_share_their_statement() -> None:

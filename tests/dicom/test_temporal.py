@@ -3,10 +3,15 @@
 import pytest
 
 from pacsnode.dicom.temporal import (
+    Range,
     date_key,
     date_range,
     date_time_key,
     date_time_range,
+    days_around,
+    known_offset,
+    moved,
+    moved_date_time,
     time_key,
     time_range,
 )
@@ -89,3 +94,61 @@ def test_what_is_no_date_and_time_is_refused(text: str) -> None:
 
 def test_a_malformed_stored_value_is_no_date_and_time() -> None:
     assert date_time_key("unknown") == ""
+
+
+# Clocks
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "minutes", "there"),
+    [
+        ("20240105", "2330", 60, ("20240106", "0030")),
+        ("20240101", "003015.25", -60, ("20231231", "233015.25")),
+        ("2024.02.28", "23:00:00", 120, ("20240229", "010000")),
+        ("20240105", "22", 30, ("20240105", "2230")),
+        ("20240105", "22", 120, ("20240106", "00")),
+        ("", "2330", 60, ("", "0030")),
+        ("20240105", "", 60, ("20240105", "")),
+        ("20240105", "noon", 60, ("20240105", "noon")),
+        ("20241399", "1200", 60, ("20241399", "1200")),
+        ("99991231", "2330", 60, ("99991231", "2330")),
+    ],
+)
+def test_date_and_time_move_together(date: str, time: str, minutes: int, there: tuple[str, str]) -> None:
+    assert moved(date, time, minutes) == there
+
+
+@pytest.mark.parametrize(
+    ("value", "there"),
+    [
+        ("202401052330", "202401060030"),
+        ("20240105233000.5", "20240106003000.5"),
+        ("20240105233000+0200", "20240105233000+0200"),
+        ("20240105", "20240105"),
+        ("", ""),
+    ],
+)
+def test_date_time_without_an_offset_of_its_own_moves(value: str, there: str) -> None:
+    assert moved_date_time(value, 60) == there
+
+
+def test_date_times_on_different_clocks_are_one_moment() -> None:
+    wanted = date_time_range("20240105233000", 60)
+    assert date_time_key("20240105223000", 0) in wanted
+    assert date_time_key("20240105223000+0000", 300) in wanted
+    assert date_time_key("20240105223000", 60) not in wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("+0130", 90), ("-0800 ", -480), ("+0000", 0), ("", None), ("CET", None), ("+1500", None)],
+)
+def test_offset_is_read(text: str, minutes: int | None) -> None:
+    assert known_offset(text) == minutes
+
+
+def test_days_around_a_range_are_at_least_so_many() -> None:
+    assert days_around(date_range("20240301-20241231"), 2) == Range("20240228", "20250102")
+    assert days_around(date_range("202402"), 2) == Range("20240130", "20240304")
+    assert days_around(date_range("2024"), 2) == Range("20231230", "20250102")
+    assert days_around(date_range("-99991231"), 2) == Range(None, None)

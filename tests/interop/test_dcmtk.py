@@ -318,6 +318,19 @@ async def test_findscu_matches_names_without_regard_to_case(queried: Queried) ->
 
 
 @module_loop
+@pytest.mark.parametrize("part", ["SON", "omp", "o", "anonym"])
+async def test_findscu_finds_a_part_of_a_name(queried: Queried, part: str) -> None:
+    names = {
+        study: str(queried.truth.headers[items[0].sop].get("PatientName", ""))
+        for study, items in queried.truth.studies.items()
+    }
+    keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"PatientName=*{part}*", "-k", "StudyInstanceUID")
+    rows = await queried.find("-S", *keys)
+    found = {row.StudyInstanceUID for row in rows if str(row.PatientName).strip("^")}
+    assert found == {study for study, name in names.items() if part.casefold() in name.casefold().rstrip("^")}
+
+
+@module_loop
 async def test_findscu_matches_a_range_of_dates(queried: Queried) -> None:
     dates = {
         study: str(queried.truth.headers[items[0].sop].get("StudyDate") or "")

@@ -177,6 +177,60 @@ async def test_a_data_set_that_pynetdicom_encodes_comes_back_element_by_element(
     assert differences(path, object_path(root, item)) == []
 
 
+def extended_find(*options: int) -> SOPClassExtendedNegotiation:
+    """What is asked of C-FIND beyond the baseline, by the positions of PS3.4 Table C.5-1."""
+    item = SOPClassExtendedNegotiation()
+    item.sop_class_uid = StudyRootQueryRetrieveInformationModelFind
+    item.service_class_application_information = bytes(position in options for position in range(5))
+    return item
+
+
+async def test_names_are_found_however_they_are_written_once_fuzzy_matching_is_negotiated(node: Node) -> None:
+    """MÜLLER, MUELLER and MULLER find each other, and what sounds like them (PS3.4 C.2.2.2.1.1)."""
+    names = ["MÜLLER^JÖRG", "Mueller^Joerg", "MULLER^JORG", "Smyth^Mary"]
+    items = [
+        made(1, study=number, PatientID=f"P{number}", PatientName=name, SpecificCharacterSet="ISO_IR 100")
+        for number, name in enumerate(names, start=1)
+    ]
+    await send_made(node.dimse_port, items)
+
+    def found(asked: str, *options: int) -> list[str]:
+        keys = Dataset()
+        keys.SpecificCharacterSet, keys.QueryRetrieveLevel, keys.PatientName = "ISO_IR 100", "STUDY", asked
+        model = StudyRootQueryRetrieveInformationModelFind
+        contexts, items = [build_context(model)], [extended_find(*options)]
+        with associated(node.dimse_port, contexts, ext_neg=items) as association:
+            answered = association.acceptor.sop_class_extended[model]
+            assert answered == items[0].service_class_application_information
+            return sorted(str(row.PatientName) for row in find(association, keys, model))
+
+    for asked in names[:3]:
+        assert await asyncio.to_thread(found, asked) == [asked]
+        assert await asyncio.to_thread(found, asked, 2) == sorted(names[:3])
+        assert await asyncio.to_thread(found, asked[:3] + "*", 2) == sorted(names[:3])
+    assert await asyncio.to_thread(found, "Mary^Smith", 2) == ["Smyth^Mary"]
+    assert await asyncio.to_thread(found, "Jones", 2) == []
+
+
+async def test_times_are_those_of_the_peers_clock_once_negotiated(node: Node) -> None:
+    await send_made(
+        node.dimse_port,
+        [made(1, StudyDate="20240105", StudyTime="233000", TimezoneOffsetFromUTC="+0000")],
+    )
+
+    def found(date: str) -> list[tuple[str, str, str]]:
+        keys = Dataset()
+        keys.QueryRetrieveLevel, keys.StudyDate, keys.StudyTime = "STUDY", date, ""
+        keys.TimezoneOffsetFromUTC = "+0100"
+        model = StudyRootQueryRetrieveInformationModelFind
+        with associated(node.dimse_port, [build_context(model)], ext_neg=[extended_find(3)]) as association:
+            rows = find(association, keys, model)
+            return [(row.StudyDate, row.StudyTime, row.TimezoneOffsetFromUTC) for row in rows]
+
+    assert await asyncio.to_thread(found, "20240106") == [("20240106", "003000", "+0100")]
+    assert await asyncio.to_thread(found, "20240105") == []
+
+
 async def test_negotiation_items_are_answered(node: Node) -> None:
     """Role selection, extended negotiation and the window in one request (PS3.7 D.3.3)."""
     role = SCP_SCU_RoleSelectionNegotiation()

@@ -74,6 +74,8 @@ def objects() -> list[Dataset]:
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "CTHEAD", "LOCAL", "Schädel-CT"
     mueller = {"PatientName": "Müller^Jörg", "PatientID": "P1", "StudyDate": "20240105", "StudyTime": "2230"}
+    mueller |= {"TimezoneOffsetFromUTC": "+0100", "AcquisitionDateTime": "20240105223015"}
+    mueller |= {"ScheduledStudyStartDate": "20240105", "ScheduledStudyStartTime": "2200"}
     yamada = {"PatientName": "Yamada^Tarou=山田^太郎", "PatientID": "P2", "StudyDate": "20240210"}
     return [
         ct("1.1", "1.1.1", 1, AccessionNumber="A1", ProcedureCodeSequence=Sequence([code]), **mueller),
@@ -306,12 +308,107 @@ async def test_relational_query_is_answered_when_negotiated(scu: Scu) -> None:
 
 @pytest.mark.parametrize(
     ("offered", "answered"),
-    [(b"\1", b"\1"), (b"\0", b"\0"), (b"\1\1\1\1\1", b"\1\1\0\0\0"), (b"\0\1\1", b"\0\1\0"), (b"", b"")],
+    [
+        (b"\1", b"\1"),
+        (b"\0", b"\0"),
+        (b"\1\1\1\1\1\1\1", b"\1\1\1\1\0\0\0"),
+        (b"\0\1\1", b"\0\1\1"),
+        (b"\2\1", b"\0\1"),
+        (b"", b""),
+    ],
 )
 async def test_extended_negotiation_answers_what_is_performed(
     scu: Scu, offered: bytes, answered: bytes
 ) -> None:
     assert scu.service.extended_negotiation(STUDY_ROOT_FIND, offered) == answered
+
+
+@pytest.mark.parametrize("asked", ["MUELLER", "Muller^Jorg", "JÖRG^MÜLLER", "miller"])
+async def test_fuzzy_names_are_found_when_negotiated(scu: Scu, asked: str) -> None:
+    keys = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": asked}
+    assert await scu.find(**keys) == []
+    scu.extended = {STUDY_ROOT_FIND: b"\0\0\1"}
+    ((_, answer),) = await scu.find(**keys)
+    assert answer.PatientName == "Müller^Jörg"
+
+
+async def test_times_are_on_the_clock_of_the_query_when_negotiated(scu: Scu) -> None:
+    keys = {"TimezoneOffsetFromUTC": "-0500", "StudyDate": "20240105", "StudyTime": "1630"}
+    header = {"AcquisitionDateTime": "20240105", "PatientID": "P1", "ScheduledStudyStartTime": ""}
+    assert [answer.StudyDate for _, answer in await scu.find(PatientID="P1", **keys)] == []
+    scu.extended = {STUDY_ROOT_FIND: b"\0\0\0\1"}
+    ((_, answer),) = await scu.find(**keys, **header)
+    assert (answer.StudyDate, answer.StudyTime) == ("20240105", "1630")
+    assert answer.AcquisitionDateTime == "20240105163015"
+    assert answer.ScheduledStudyStartTime == "1600"
+    assert answer.TimezoneOffsetFromUTC == "-0500"
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+async def test_clock_that_is_none_is_refused(scu: Scu) -> None:
+    scu.extended = {STUDY_ROOT_FIND: b"\0\0\0\1"}
+    with pytest.raises(InvalidIdentifier) as caught:
+        await scu.find(TimezoneOffsetFromUTC="CET", StudyTime="12")
+    assert caught.value.offending == (0x00080201,)
+
+
+async def test_view_of_multi_frame_images_is_ignored_unless_negotiated(scu: Scu) -> None:
+    ((status, answer),) = await scu.find(QueryRetrieveView="ENHANCED", PatientID="P1")
+    assert status == PENDING
+    assert "QueryRetrieveView" not in answer
+
+
+async def test_file_set_has_no_value_here(scu: Scu) -> None:
+    ((status, answer),) = await scu.find(PatientID="P1", StorageMediaFileSetID="", StorageMediaFileSetUID="")
+    assert status == PENDING
+    assert (answer.StorageMediaFileSetID, answer.StorageMediaFileSetUID) == ("", "")
+    assert answer.RetrieveAETitle == "PACSNODE"
+
+
+PATIENT_COUNTS = {
+    "NumberOfPatientRelatedStudies": 1,
+    "NumberOfPatientRelatedSeries": 2,
+    "NumberOfPatientRelatedInstances": 3,
+}
+STUDY_COUNTS = {"NumberOfStudyRelatedSeries": 2, "NumberOfStudyRelatedInstances": 3}
+
+
+@pytest.mark.parametrize(
+    ("level", "keys", "computed"),
+    [
+        ("PATIENT", {}, PATIENT_COUNTS),
+        ("STUDY", {}, PATIENT_COUNTS | STUDY_COUNTS | {"ModalitiesInStudy": ["CT", "SR"]}),
+        ("STUDY", {"ModalitiesInStudy": "SR"}, STUDY_COUNTS | {"SOPClassesInStudy": CTImageStorage}),
+        ("STUDY", {"SOPClassesInStudy": CTImageStorage}, {"ModalitiesInStudy": ["CT", "SR"]}),
+        ("SERIES", {"Modality": "CT"}, STUDY_COUNTS | {"NumberOfSeriesRelatedInstances": 2}),
+        (
+            "IMAGE",
+            {"SOPInstanceUID": "1.1.1.2"},
+            {"AvailableTransferSyntaxUID": EXPLICIT_VR_LE, "NumberOfSeriesRelatedInstances": 2},
+        ),
+    ],
+)
+async def test_computed_keys_are_answered(
+    scu: Scu, level: str, keys: dict[str, str], computed: dict[str, object]
+) -> None:
+    scu.model = PATIENT_ROOT_FIND
+    scu.extended = {PATIENT_ROOT_FIND: b"\1"}
+    ((status, answer),) = await scu.find(level, PatientID="P1", **dict.fromkeys(computed, "") | keys)
+    assert status == PENDING
+    assert {keyword: answer[keyword].value for keyword in computed} == computed
+    assert (answer.RetrieveAETitle, answer.InstanceAvailability) == ("PACSNODE", "ONLINE")
+
+
+@pytest.mark.parametrize("keys", [{"ModalitiesInStudy": "MR"}, {"SOPClassesInStudy": "1.2.3"}], ids=str)
+async def test_lists_of_the_study_are_matched(scu: Scu, keys: dict[str, str]) -> None:
+    assert await scu.find(**keys) == []
+
+
+@pytest.mark.parametrize("requested", ["", "ISO_IR 100", "ISO_IR 144", "GB18030", "ISO 2022 IR 87"])
+async def test_no_character_of_an_answer_is_lost(scu: Scu, requested: str) -> None:
+    keys = {"SpecificCharacterSet": requested} if requested else {}
+    found = await scu.find(PatientName="", **keys)
+    assert {str(answer.PatientName) for _, answer in found} == {"Müller^Jörg", "Yamada^Tarou=山田^太郎"}
 
 
 async def test_closing_the_answers_ends_the_search(scu: Scu) -> None:
