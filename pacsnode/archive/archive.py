@@ -9,7 +9,7 @@ import itertools
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -86,7 +86,8 @@ class Archive:
         layout = Layout(root)
         lock = Lock(root)
         try:
-            index, recovered = await asyncio.to_thread(_prepare, layout, lock, options.sync)
+            index, recovered, sync = await asyncio.to_thread(_prepare, layout, lock, options.sync)
+            options = replace(options, sync=sync)
             first_token = max([index.next_token(), *(token + 1 for token in recovered.unlisted)])
             archive = cls(layout, lock, options, index, first_token)
             await archive._readers.open()
@@ -184,13 +185,17 @@ class Archive:
         return await asyncio.to_thread(reconcile.rebuild, root, progress)
 
 
-def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Recovered]:
+def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Recovered, str]:
     layout.create()
     lock.acquire()
+    if sync == "file" and not layout.has_links:
+        # A file cannot keep its name in incoming/ until the index is durable: so that is made so at once.
+        log.warning("storage.no_links", root=str(layout.root), sync="full")
+        sync = "full"
     migrate(layout.index)
     try:
         connection = connect(layout.index, sync)
         recovered = recover(connection, layout)
     except (sqlite3.Error, OSError) as error:
         raise ArchiveError(f"data root {layout.root} cannot be used: {error}") from error
-    return Index(connection), recovered
+    return Index(connection), recovered, sync

@@ -19,7 +19,8 @@ Buffer = bytes | bytearray | memoryview
 
 BLOCK: Final = 4096  # bytes; a multiple of every disk's logical block
 CAPACITY: Final = 2**20  # bytes of the buffer each worker thread has; a CT slice is one write
-_NO_DIRECT: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
+# A full disk must not keep the node from starting: it still answers, and takes objects when there is room.
+_NO_DIRECT: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSPC, errno.EDQUOT})
 
 _of_thread = threading.local()
 

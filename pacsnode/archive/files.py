@@ -54,6 +54,7 @@ class Layout:
         self.index = root / "index.sqlite"
         self._prefix = str(root) + os.sep
         self._folders: set[str] = set()
+        self.has_links = True  # create() finds out
         self.writes_direct = False  # past the page cache; create() finds out
 
     def create(self) -> None:
@@ -62,8 +63,22 @@ class Layout:
             for folder in (self.root, self.objects, self.conflicts, self.incoming):
                 folder.mkdir(parents=True, exist_ok=True)
             self.writes_direct = is_supported(self.incoming)
+            self.has_links = self._probe_links()
         except OSError as error:
             raise ArchiveError(f"data root {self.root} cannot be used: {error.strerror}") from error
+
+    def _probe_links(self) -> bool:
+        """Whether a file may have two names; FAT, exFAT and some network disks say no."""
+        first, second = self.incoming / f"link-{os.getpid()}", self.incoming / f"link-{os.getpid()}.2"
+        try:
+            first.touch()
+            os.link(first, second)
+        except OSError as error:
+            return error.errno in FULL_DISK
+        finally:
+            first.unlink(missing_ok=True)
+            second.unlink(missing_ok=True)
+        return True
 
     @staticmethod
     def object_path(study: UID, series: UID, sop_instance: UID) -> str:
@@ -115,8 +130,13 @@ class Layout:
     def place(self, incoming: str, target: str) -> None:
         """Give a file of incoming/ its place as well, by a second name; raises OSError.
 
-        What may stand there has no row: the leftover of an index that was lost.
+        What may stand there has no row: the leftover of an index that was lost. Where a file can have one
+        name only, it loses that in incoming/.
         """
+        if not self.has_links:
+            if self.exists(incoming):  # else it was placed before
+                self.move(incoming, target)
+            return
         source, place = self.absolute(incoming), self.absolute(target)
         try:
             os.link(source, place)
@@ -192,7 +212,10 @@ class FreeSpace:
         """Raises OutOfResources below the reserve. Asks the file system once a second at most."""
         now = self._clock()
         if now - self._checked_at > FREE_SPACE_AGE:
-            status = os.statvfs(self._root)
+            try:
+                status = os.statvfs(self._root)
+            except OSError as error:  # unmounted, or the disk is gone
+                raise out_of_resources(error) from error
             self._free = status.f_bavail * status.f_frsize
             self._checked_at = now
         if self._free < self._reserve:

@@ -125,8 +125,9 @@ class Writer:
         try:
             return self._commit(arrivals)
         except Exception as error:
-            if len(arrivals) == 1:
-                return [_Verdict(arrivals[0], _refusal(error))]
+            if len(arrivals) == 1 or _concerns_all(error):
+                refusal = _refusal(error)
+                return [_Verdict(arrival, refusal) for arrival in arrivals]
         verdicts = []  # one of them spoils the group: each by itself finds out which
         for arrival in arrivals:
             verdicts += self._commit_group([arrival])
@@ -252,6 +253,11 @@ def _stored(arrival: Arrival, outcome: Outcome, path: str) -> Stored:
     return Stored(
         outcome, path, parents.study_uid, parents.series_uid, row.sop_class, row.sop_instance, row.size
     )
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether the index is held by somebody else: each by itself would wait for it again."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
 
 
 def _refusal(error: Exception) -> Exception:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from pacsnode.archive.instance import Outcome
 from pacsnode.archive.reconcile import verify
 from tests.archive.conftest import OpenArchive, store
-from tests.support.objects import data_set_bytes, incoming, made, object_path
+from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
 from tests.support.waiting import eventually
 
 ROUNDS = 10
@@ -232,3 +232,20 @@ async def test_the_file_is_synced_before_the_answer(
     async with open_archive(sync=sync) as archive:
         await store(archive, made(1))
         assert len(synced) == calls
+
+
+async def test_objects_get_their_place_where_a_file_can_have_one_name_only(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("pacsnode.archive.files.os.link", refuse)
+    with capture_logs() as logs:
+        async with open_archive(sync="file") as archive:
+            assert (await store(archive, made(1))).outcome is Outcome.STORED
+            assert len(list(stored_files(root))) == 1
+            assert incoming(root) == []
+    assert [log["sync"] for log in logs if log["event"] == "storage.no_links"] == ["full"]
+    async with open_archive(sync="file") as archive:
+        assert (await store(archive, made(1))).outcome is Outcome.DUPLICATE

@@ -114,3 +114,23 @@ def test_free_space_is_asked_for_once_a_second(tmp_path: Path, monkeypatch: pyte
 def test_below_the_reserve_is_out_of_resources(tmp_path: Path) -> None:
     with pytest.raises(OutOfResources, match="below the reserve"):
         FreeSpace(tmp_path, 2**80).check()
+
+
+def test_a_data_root_that_went_away_is_out_of_resources(tmp_path: Path) -> None:
+    with pytest.raises(OutOfResources, match="storage failed"):
+        FreeSpace(tmp_path / "unmounted", 1).check()
+
+
+def test_a_full_disk_does_not_keep_a_data_root_from_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "write", full)
+    monkeypatch.setattr(files.Path, "touch", full)
+    layout = Layout(tmp_path)
+    layout.create()
+    assert layout.has_links
+    assert not layout.writes_direct
+    assert os.listdir(layout.incoming) == []

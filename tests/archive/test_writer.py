@@ -104,6 +104,26 @@ async def test_one_bad_arrival_does_not_spoil_its_group(
     assert_counts_are_right(root)
 
 
+async def test_an_index_that_somebody_holds_refuses_a_group_at_once(
+    archive: Archive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive._writer._index._connection.execute("PRAGMA busy_timeout = 300")
+    with (
+        closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as other,
+        capture_logs() as logs,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        results = await asyncio.gather(
+            *(store(archive, made(number)) for number in range(1, 31)), return_exceptions=True
+        )
+        other.execute("ROLLBACK")
+    assert {type(result) for result in results} == {OutOfResources}
+    failures = [log for log in logs if log["event"] == "index.failed"]
+    assert len(failures) < 10, "not one after the other"
+    assert incoming(root) == []
+    assert (await store(archive, made(1))).outcome is Outcome.STORED
+
+
 async def test_a_rename_that_fails_is_done_by_the_next_group(
     archive: Archive, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
