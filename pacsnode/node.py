@@ -32,6 +32,7 @@ from pacsnode.ul.negotiation import AcceptorPolicy, Support
 from pacsnode.web.app import build_app
 from pacsnode.web.server import WebListener
 
+_CLOSING_TIME: Final = 30.0  # seconds, generous, from the end of the drain to the end of the process
 # An object makes some 100 containers and no cycles: the default of 700 would look for cycles all the time.
 _COLLECT_AFTER: Final = 50_000
 
@@ -217,7 +218,7 @@ async def _serve(settings: Settings, load: Callable[[], Settings]) -> int:
     await node.start()
     manager.ready(_status(node))
     await _until(stopping, manager)
-    manager.stopping("draining")
+    manager.stopping("draining", node.settings.dimse.drain_timeout + _CLOSING_TIME)
     await node.stop()
     manager.close()
     return os.EX_OK

@@ -39,8 +39,9 @@ class ServiceManager:
     def reloading(self) -> None:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self, status: str) -> None:
-        self._send(f"STOPPING=1\nSTATUS={status}")
+    def stopping(self, status: str, within: float) -> None:
+        """The end has begun and takes `within` seconds at most: kill nobody before that."""
+        self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(within * 1e6)}\nSTATUS={status}")
 
     def status(self, text: str) -> None:
         self._send(f"STATUS={text}")

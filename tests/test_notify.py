@@ -32,8 +32,9 @@ def fields(systemd: socket.socket) -> dict[str, str]:
 def test_ready_and_stopping_carry_a_status(systemd: socket.socket, manager: ServiceManager) -> None:
     manager.ready("listening on 11112")
     assert fields(systemd) == {"READY": "1", "STATUS": "listening on 11112"}
-    manager.stopping("draining 3 associations")
-    assert fields(systemd) == {"STOPPING": "1", "STATUS": "draining 3 associations"}
+    manager.stopping("draining 3 associations", 20.5)
+    told = {"STOPPING": "1", "EXTEND_TIMEOUT_USEC": "20500000", "STATUS": "draining 3 associations"}
+    assert fields(systemd) == told
 
 
 def test_reloading_carries_the_monotonic_time(systemd: socket.socket, manager: ServiceManager) -> None:

@@ -16,7 +16,7 @@ from pacsnode.errors import PeerTimeout, PeerUnreachable
 from pacsnode.net.association import Association, Timeouts
 from pacsnode.net.scu import ServiceUser
 from pacsnode.net.service import ServiceClass, ServiceRegistry
-from pacsnode.net.transport import Transport
+from pacsnode.net.transport import Transport, reason_of
 from pacsnode.ul.negotiation import DEFAULT_MAX_PDU_LENGTH, AssociateRequest, ProposedContext
 from pacsnode.ul.upper_layer import UpperLayer
 
@@ -82,7 +82,7 @@ async def _open(
     except TimeoutError:
         raise PeerTimeout(f"{peer} did not take the connection within {timeouts.artim:g} s") from None
     except OSError as error:
-        raise PeerUnreachable(f"{peer} cannot be reached: {error.strerror or error}") from None
+        raise PeerUnreachable(f"{peer} cannot be reached: {reason_of(error)}") from None
     return opened[0]
 
 

@@ -196,6 +196,13 @@ class Transport(asyncio.Protocol):
         self._deliver()
 
 
+def reason_of(error: OSError) -> str:
+    """Why there is no connection, as the system puts it; asyncio has the address where the reason belongs."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
+
+
 def _own_socket(transport: asyncio.BaseTransport) -> socket.socket:
     """A second descriptor of the connection: uvloop's stand-in makes a socket anew for every option."""
     return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))

@@ -144,7 +144,7 @@ async def test_a_wrong_configuration_is_one_clear_line(
 async def test_a_port_in_use_is_one_clear_line(service: Service, tmp_path: Path) -> None:
     second = await Service.spawn(tmp_path / "other", "--dimse-port", str(service.port))
     assert await second.ended() == 1
-    assert "address already in use" in second.lines[-1].lower()
+    assert f"DICOM cannot listen on 127.0.0.1:{service.port}: Address already in use" in second.lines[-1]
     assert "Traceback" not in "".join(second.lines)
 
 
