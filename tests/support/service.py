@@ -73,9 +73,13 @@ class Service:
 
     async def ended(self) -> int:
         """Wait for the end; the exit status."""
-        async with asyncio.timeout(LIMIT):
-            status = await self.process.wait()
-            await self._reading
+        try:
+            async with asyncio.timeout(LIMIT):
+                status = await self.process.wait()
+                await self._reading
+        except TimeoutError:
+            self.process.kill()
+            raise
         return status
 
     async def _read(self) -> None:
