@@ -77,7 +77,7 @@ class Performer:
 
     def open_sink(self, context: AcceptedContext, command: CommandSet) -> Sink:
         """Where the data set of a request goes, as its service class has it."""
-        service = self._registry.service_of(context.abstract_syntax)
+        service = self._registry.serving(context)
         if service is None or not context.as_scp:
             return RefusingSink(SopClassNotSupported(_NO_SCP))
         try:

@@ -107,6 +107,10 @@ class ServiceRegistry:
     def service_of(self, abstract_syntax: UID) -> ServiceClass | None:
         return self._services.get(abstract_syntax, self._fallback)
 
+    def serving(self, context: AcceptedContext) -> ServiceClass | None:
+        """The service class of an accepted context, as negotiation found it."""
+        return self.service_of(context.served_as or context.abstract_syntax)
+
     def operation(self, request: Request) -> Operation | None:
         """The handler with one response; None when the command is one with many."""
         service, field = self._resolve(request)
@@ -121,7 +125,7 @@ class ServiceRegistry:
         return handler
 
     def _resolve(self, request: Request) -> tuple[ServiceClass, CommandField]:
-        service = self.service_of(request.context.abstract_syntax)
+        service = self.serving(request.context)
         if service is None:
             raise SopClassNotSupported(f"SOP class {request.context.abstract_syntax} is not served")
         try:

@@ -77,6 +77,7 @@ class AcceptedContext:
     """A presentation context as answered (PS3.8 9.3.3.2).
 
     `as_scu` and `as_scp`: the roles that this side has in it, whichever side asked for the association.
+    `served_as`: the more general SOP class that the acceptor takes it for, if it does not know it itself.
     Only `id`, `result` and `transfer_syntax` are on the wire; the rest follows from the request.
     """
 
@@ -86,6 +87,7 @@ class AcceptedContext:
     transfer_syntax: UID
     as_scu: bool = False
     as_scp: bool = False
+    served_as: UID = UID("")  # noqa: RUF009  # immutable
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +219,15 @@ def negotiate(request: AssociateRequest, policy: AcceptorPolicy) -> AssociateAcc
     rejection = _rejection(request, policy)
     if rejection is not None:
         return AssociateReject.of(rejection)
-    roles = {uid: agreed for uid in request.roles if (agreed := _agreed_roles(uid, request, policy))}
+    served = _served(request, policy)
+    roles = {
+        uid: agreed
+        for uid, asked in request.roles.items()
+        if uid in served and (agreed := _agreed_roles(asked, served[uid].support))
+    }
     contexts = tuple(
-        _answer(context, roles.get(context.abstract_syntax), policy) for context in request.contexts
+        _answer(context, served.get(context.abstract_syntax), roles.get(context.abstract_syntax), policy)
+        for context in request.contexts
     )
     accepted = {context.abstract_syntax for context in contexts if context.result is Result.ACCEPTANCE}
     return AssociateAccept(
@@ -274,27 +282,49 @@ def _rejection(request: AssociateRequest, policy: AcceptorPolicy) -> Rejection |
     return None
 
 
-def _support(abstract_syntax: UID, policy: AcceptorPolicy) -> Support | None:
-    # A policy that takes unknown SOP classes must not be handed what is no UID.
-    return policy.support(abstract_syntax) if is_uid(abstract_syntax) else None
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """How an abstract syntax is supported. `by`: the SOP class that is."""
+
+    support: Support
+    by: UID
 
 
-def _agreed_roles(uid: UID, request: AssociateRequest, policy: AcceptorPolicy) -> tuple[bool, bool] | None:
+def _served(request: AssociateRequest, policy: AcceptorPolicy) -> dict[UID, _Served]:
+    """The proposed abstract syntaxes that are supported.
+
+    One may be so by a more general SOP class that SOP Class Common Extended Negotiation relates it to
+    (PS3.7 D.3.3.6).
+    """
+    related = {item.sop_class: item.related_general_sop_classes for item in request.common_extended}
+    served: dict[UID, _Served] = {}
+    for abstract_syntax in {context.abstract_syntax for context in request.contexts}:
+        if not is_uid(abstract_syntax):
+            continue  # a policy that takes unknown SOP classes must not be handed what is no UID
+        for uid in (abstract_syntax, *related.get(abstract_syntax, ())):
+            support = policy.support(uid) if is_uid(uid) else None
+            if support is not None:
+                served[abstract_syntax] = _Served(support, uid)
+                break
+    return served
+
+
+def _agreed_roles(asked: tuple[bool, bool], support: Support) -> tuple[bool, bool] | None:
     """The roles the requestor may have of those it asked for; None: none of them, the default ones apply."""
-    support = _support(uid, policy)
-    if support is None:
-        return None
-    as_scu, as_scp = request.roles[uid]
+    as_scu, as_scp = asked
     agreed = (as_scu and support.as_scp, as_scp and support.as_scu)
     return agreed if any(agreed) else None
 
 
 def _answer(
-    context: ProposedContext, agreed: tuple[bool, bool] | None, policy: AcceptorPolicy
+    context: ProposedContext,
+    served: _Served | None,
+    agreed: tuple[bool, bool] | None,
+    policy: AcceptorPolicy,
 ) -> AcceptedContext:
-    support = _support(context.abstract_syntax, policy)
-    if support is None:
+    if served is None:
         return _refused(context, Result.ABSTRACT_SYNTAX_NOT_SUPPORTED)
+    support = served.support
     requestor_is_scu, requestor_is_scp = agreed or DEFAULT_ROLES
     if not agreed and not support.as_scp:
         return _refused(context, Result.USER_REJECTION)
@@ -308,6 +338,7 @@ def _answer(
         transfer_syntax,
         as_scu=requestor_is_scp,
         as_scp=requestor_is_scu,
+        served_as=served.by if served.by != context.abstract_syntax else UID(""),
     )
 
 

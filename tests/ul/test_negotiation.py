@@ -15,6 +15,7 @@ from pacsnode.ul.negotiation import (
     AssociateAccept,
     AssociateReject,
     AssociateRequest,
+    CommonExtended,
     ProposedContext,
     Rejection,
     Result,
@@ -362,3 +363,18 @@ def test_both_sides_see_opposite_roles(asked_scu: bool, asked_scp: bool, as_scu:
     requestors = resolve(request, acceptors)
     for theirs, ours in zip(acceptors.contexts, requestors.contexts, strict=True):
         assert (theirs.as_scu, theirs.as_scp) == (ours.as_scp, ours.as_scu)
+
+
+def test_a_specialization_is_taken_for_the_general_class_it_is_related_to(policy: AcceptorPolicy) -> None:
+    special, other = UID("1.2.826.0.1.3680043.10.1474.1"), UID("1.2.826.0.1.3680043.10.1474.2")
+    common = (
+        CommonExtended(special, UID("1.2.840.10008.4.2"), (other, CT)),
+        CommonExtended(other, UID("1.2.840.10008.4.2"), ()),
+    )
+    contexts = (ProposedContext(1, special, (EXPLICIT,)), ProposedContext(3, other, (EXPLICIT,)))
+    answer = negotiate(
+        AssociateRequest(called_ae="P", calling_ae="C", contexts=contexts, common_extended=common), policy
+    )
+    assert isinstance(answer, AssociateAccept)
+    assert [context.result for context in answer.contexts] == [0, Result.ABSTRACT_SYNTAX_NOT_SUPPORTED]
+    assert (answer.contexts[0].abstract_syntax, answer.contexts[0].served_as) == (special, CT)
