@@ -148,8 +148,11 @@ def _values(level: Level, raw: dict[int, bytes], little_endian: bool) -> Values:
 
 
 def _plain(raw: bytes) -> str:
-    """A value whose VR is confined to the default repertoire; both paddings go (PS3.5 6.2)."""
-    return str(raw, "ascii", "replace").strip(" \0")
+    """A value whose VR is confined to the default repertoire; both paddings go (PS3.5 6.2).
+
+    Other bytes than its are kept as they are: an answer writes the same ones.
+    """
+    return str(raw, "latin_1").strip(" \0")
 
 
 def _unsigned_short(raw: bytes | None, little_endian: bool) -> int | None:

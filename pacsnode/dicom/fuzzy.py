@@ -26,7 +26,9 @@ _MARKS: Final = re.compile("[\u0300-\u036f]")
 _LETTERS: Final = str.maketrans(
     {"ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ł": "l", "\u0131": "i", "æ": "ae", "œ": "oe", "þ": "th"}
 )
-_DIGRAPH: Final = re.compile("([aou])e|(a)a")  # ä, ö, ü and å written out
+# ä, ö, ü and å written out; never at the end of a word, so that Doe and Do stay two. What a wildcard stands
+# for may go on.
+_DIGRAPH: Final = re.compile(r"(?:([aou])e|(a)a)(?=[^\W\d_]|[*?])")
 _APOSTROPHE: Final = re.compile("['`\u00b4\u2019\u02bc]")
 # Anything of ASCII that is no letter, digit or wildcard; spaces of any width; middle dots between names.
 _BETWEEN_WORDS: Final = re.compile(r"[\x00-)+-/:->@\[-`{-\x7f\s·・]+")
@@ -37,7 +39,10 @@ _MIN_SOUND: Final = 2  # consonants; `L` would make Lee, Lou, Ali and Elly one
 
 
 def fold(text: str) -> str:
-    """`text` without case and accents, umlauts as their base letter; the fold of a prefix is a prefix."""
+    """`text` without case and accents, umlauts as their base letter.
+
+    What `text*` is folded to is met by the fold of all that begins with `text`.
+    """
     plain = text.lower()
     if not plain.isascii():
         plain = unicodedata.normalize("NFKD", text.casefold())

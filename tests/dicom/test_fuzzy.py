@@ -59,6 +59,7 @@ def test_part_of_a_name_finds_the_whole(asked: str, stored: str) -> None:
         ("SMITH", "Jones^Mary"),
         ("SMITH^JOHN", "Smith^Mary"),
         ("LEE", "Lou"),
+        ("DO", "Doe"),
         ("LI", "Ali"),
         ("か", "が"),
         ("山田=YAMADA", "Yamada^Tarou=山田^太郎"),
@@ -79,10 +80,12 @@ def test_words_of_the_index_stay_what_they_are() -> None:
     assert name_words("^^") == ""
 
 
-@given(st.text("aäeoöuüAEsß ^=*?", max_size=12), st.integers(0, 12))
+@given(st.text("aäeoöuüAEsß ^=", max_size=12), st.integers(0, 12))
 @example("maaße", 3)
-def test_fold_of_a_prefix_is_a_prefix(text: str, length: int) -> None:
-    assert fold(text).startswith(fold(text[:length]))
+@example("doe", 3)
+def test_name_is_met_by_what_it_begins_with(text: str, length: int) -> None:
+    prefix, _ = fold(f"{text[:length]}*").split("*")
+    assert fold(text).startswith(prefix)
 
 
 @given(st.text(max_size=20))

@@ -212,6 +212,21 @@ async def test_names_are_found_however_they_are_written_once_fuzzy_matching_is_n
     assert await asyncio.to_thread(found, "Jones", 2) == []
 
 
+async def test_a_name_that_came_later_is_found_by_its_sound_and_its_parts(node: Node) -> None:
+    await send_made(node.dimse_port, [made(1, PatientName=""), made(2, PatientName="Müllersohn^Jörg")])
+
+    def found(asked: str) -> list[str]:
+        keys = Dataset()
+        keys.QueryRetrieveLevel, keys.PatientName = "STUDY", asked
+        model = StudyRootQueryRetrieveInformationModelFind
+        with associated(node.dimse_port, [build_context(model)], ext_neg=[extended_find(2)]) as association:
+            return [str(row.PatientName) for row in find(association, keys, model)]
+
+    for asked in ("Muellersohn", "*LERS*", "joerg*"):
+        assert await asyncio.to_thread(found, asked) == ["Müllersohn^Jörg"]
+    assert await asyncio.to_thread(found, "*LIRS*") == []
+
+
 async def test_times_are_those_of_the_peers_clock_once_negotiated(node: Node) -> None:
     await send_made(
         node.dimse_port,

@@ -18,6 +18,8 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+DROPS_COLUMNS = (3, 35)  # the SQLite that learned it; RHEL 9 has 3.34, the first with trigrams
+
 _NAMES = {
     "patient": ("patient_name", "other_patient_names"),
     "study": ("referring_physician_name", "name_of_physicians_reading_study"),
@@ -78,6 +80,8 @@ def _triggers() -> None:
 def _drop_unused() -> None:
     op.drop_index("ix_instance_token", "instance")
     op.drop_index("ix_conflict_token", "conflict")
+    if sqlite3.sqlite_version_info < DROPS_COLUMNS:
+        return  # they have defaults and nobody asks for them
     op.drop_column("instance", "state")
     op.drop_column("instance", "token")
     op.drop_column("conflict", "token")
