@@ -100,6 +100,8 @@ class Node:
 
     async def stop(self) -> None:
         """Drain and close everything, each whatever becomes of the others."""
+        if self.is_serving and self._acceptor is not None:
+            self._log.info("node.draining", associations=self._acceptor.associations)
         self.is_serving = False
         async with AsyncExitStack() as closing:
             if self._archive is not None:

@@ -90,7 +90,7 @@ class Acceptor:
     async def _abort_all(self) -> None:
         # The peer must take the A-ABORT before the socket closes, or the reset that follows would destroy it.
         for association in tuple(self._connections):
-            association.abort_now()
+            association.abort_now("the node stops")
         await _within(_CLOSING_TIME, lambda: not self._connections)
         for association in tuple(self._connections):
             association.drop()

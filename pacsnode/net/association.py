@@ -261,11 +261,11 @@ class Association:
         self.abort_now()
         await self._transport.closed(_TICK)
 
-    def abort_now(self) -> None:
-        """Send A-ABORT, if the association has not ended, and do not wait."""
+    def abort_now(self, reason: str = "") -> None:
+        """Send A-ABORT, if the association has not ended, and do not wait. `reason`: for our own log."""
         if not self.ended.is_set():
             self._transport.upper_layer.abort(self._loop.time())
-            self._end(AssociationAborted("aborted by this side"))
+            self._end(AssociationAborted(": ".join(filter(None, ("aborted by this side", reason)))))
         self._transport.flush()
 
     def drop(self) -> None:
@@ -370,7 +370,7 @@ class Association:
                 self._handle_message(message)
         except InvalidMessage as error:
             self.log.warning("message.invalid", reason=str(error))
-            self.abort_now()
+            self.abort_now(str(error))
 
     def _open_sink(self, context_id: int, command: CommandSet) -> Sink:
         context = self._context(context_id)
@@ -430,7 +430,7 @@ class Association:
             return
         self._invoker.fail(PeerTimeout(reason))
         self.log.warning("association.timeout", reason=reason)
-        self.abort_now()
+        self.abort_now(reason)
         if not self._transport.is_writable:
             self._transport.close()  # A-ABORT would wait for ever behind what the peer does not read
 

@@ -50,7 +50,12 @@ async def test_sigterm_aborts_what_is_idle_and_ends_with_0(service: Service) -> 
         assert (await peer.pdu()).type == ABORT
     async with asyncio.timeout(5):
         assert await service.ended() == 0
-    assert service.events[-1]["event"] == "node.stopped"
+    assert [event["event"] for event in service.events[-3:]] == [
+        "node.draining",
+        "association.aborted",
+        "node.stopped",
+    ]
+    assert service.events[-2]["reason"] == "aborted by this side: the node stops"
 
 
 async def test_sigterm_lets_a_running_store_finish_and_takes_no_new_association(
