@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, Association, _config
 from pynetdicom.pdu_primitives import (
     SCP_SCU_RoleSelectionNegotiation,
+    SOPClassCommonExtendedNegotiation,
     SOPClassExtendedNegotiation,
 )
 from pynetdicom.presentation import build_context
@@ -26,7 +29,7 @@ from pacsnode.node import Node
 from tests.conftest import real_objects, settings_for
 from tests.support.compare import differences
 from tests.support.files import named
-from tests.support.objects import Part10, data_set_bytes, made, object_path, part10
+from tests.support.objects import Part10, data_set_bytes, made, object_path, part10, read_data_set
 from tests.support.sending import send_made
 from tests.support.truth import REFUSED, Truth
 
@@ -265,6 +268,28 @@ async def test_negotiation_items_are_answered(node: Node) -> None:
             )
 
     assert await asyncio.to_thread(associate) == (True, True, 0x0000)
+
+
+async def test_a_specialization_is_stored_once_it_is_related_to_a_storage_sop_class(
+    node: Node, root: Path
+) -> None:
+    special = "1.2.826.0.1.3680043.10.1474.77"
+    item = made(1, SOPClassUID=special)
+    related = SOPClassCommonExtendedNegotiation()
+    related.sop_class_uid = special
+    related.service_class_uid = "1.2.840.10008.4.2"
+    related.related_general_sop_class_identification = [CTImageStorage]
+
+    def store() -> int:
+        data_set = read_data_set(item.data)
+        data_set.file_meta = FileMetaDataset()
+        data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        contexts = [build_context(special, ExplicitVRLittleEndian)]
+        with associated(node.dimse_port, contexts, ext_neg=[related]) as association:
+            return int(association.send_c_store(data_set).Status)
+
+    assert await asyncio.to_thread(store) == 0x0000
+    assert object_path(root, item).is_file()
 
 
 async def test_cancel_stops_a_find(node: Node) -> None:
