@@ -70,11 +70,12 @@ def identifier(level: Level, keys: Iterable[str], returned: Iterable[str] | None
     """
     data_set = Dataset()
     data_set.QueryRetrieveLevel = level.value
-    for text in keys:
+    texts = tuple(keys)
+    for text in texts:
         key, _, value = text.partition("=")
         _set(data_set, key.strip().split("."), value)
-        if not text.isascii():
-            data_set.SpecificCharacterSet = "ISO_IR 192"
+    if not all(map(str.isascii, texts)) and not data_set.get("SpecificCharacterSet"):
+        data_set.SpecificCharacterSet = "ISO_IR 192"  # asked for empty, it would turn letters into wild cards
     for keyword in RETURN_KEYS[level] if returned is None else returned:
         if keyword not in data_set:
             setattr(data_set, keyword, "")

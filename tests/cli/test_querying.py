@@ -29,6 +29,13 @@ def test_letters_beyond_ascii_declare_utf_8() -> None:
     assert "SpecificCharacterSet" not in identifier(Level.STUDY, ["PatientName=MULLER*"])
 
 
+def test_the_character_set_may_be_asked_for_and_may_be_chosen() -> None:
+    asked = identifier(Level.STUDY, ["PatientName=*山田*", "SpecificCharacterSet"])
+    assert asked.SpecificCharacterSet == "ISO_IR 192"
+    chosen = identifier(Level.STUDY, ["SpecificCharacterSet=ISO_IR 100", "PatientName=MÜLLER*"])
+    assert chosen.SpecificCharacterSet == "ISO_IR 100"
+
+
 def test_a_key_without_value_is_universal_matching() -> None:
     assert identifier(Level.STUDY, ["StudyTime"])["StudyTime"].is_empty
 
