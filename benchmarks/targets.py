@@ -216,7 +216,7 @@ class Pacsnode(Target):
     """This checkout, with the settings it ships."""
 
     name = "pacsnode"
-    durability = (
+    durability = "file fdatasync'd, index row committed; its log synced within two seconds"
         "file fdatasync'd; index row committed, its log synced within two seconds (the file tells till then)"
     )
 
