@@ -217,8 +217,6 @@ class Pacsnode(Target):
 
     name = "pacsnode"
     durability = "file fdatasync'd, index row committed; its log synced within two seconds"
-        "file fdatasync'd; index row committed, its log synced within two seconds (the file tells till then)"
-    )
 
     def command(self) -> list[str]:
         executable = Path(sys.executable).with_name("pacsnode")
