@@ -68,7 +68,7 @@ async def test_a_sender_waits_while_the_disk_is_behind(node: Node, root: Path, d
         async with asyncio.timeout(20):
             await stuck(peer)
         unsent = peer.writer.transport.get_write_buffer_size()  # type: ignore[attr-defined]
-        assert unsent > len(message) // 2
+        assert unsent > len(message) // 4, "the rest is in the buffers of the kernel"
         assert resident() - before < len(message) + 4 * UNWRITTEN_HIGH
         disk.go_on()
         assert (await peer.reply()).status == 0x0000

@@ -102,7 +102,8 @@ async def test_a_peer_that_asks_and_never_reads_is_not_asked_for_more(
             await send_until_stopped(peer, flood, most=200_000)
             (association,) = associations()
             assert not association.ended.is_set()
-            assert association._transport._transport.get_write_buffer_size() < 100_000
+            # one chunk of requests may be answered before the node looks at its buffer
+            assert association._transport._transport.get_write_buffer_size() < 2**19
             peer.reset()
 
 
@@ -166,9 +167,8 @@ async def test_long_identifiers_wait_outside_while_others_are_worked_on() -> Non
             data = bytes(5 * 2**20)
             for number in range(1, 9):
                 peer.send(store_message(1, number, CT_IMAGE, f"1.2.{number}", data, 2**20))
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await peer.flushed()
+            (served,) = (a for a in associations() if not a.ended.is_set())
+            await eventually(lambda: not served._transport.is_reading, "no more is read")
             assert len(destination.received) == 4  # 20 MiB: no more is read
             gate.opened.set()
             assert {(await peer.reply()).status for _ in range(8)} == {0x0000}

@@ -127,14 +127,20 @@ class RawPeer:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, failure: object, *_: object) -> None:
+        if failure is not None:  # a node that does not read would not let the rest out
+            self.reset()
         await self.close()
 
     def send(self, *buffers: bytes) -> None:
         self.writer.write(b"".join(buffers))
 
     async def flushed(self) -> None:
+        """Wait until the node has taken most of what was sent."""
         await self.writer.drain()
+        while self.writer.transport.get_write_buffer_size() > 2**16:
+            await asyncio.sleep(0)  # uvloop looks at its buffer after some turns only
+            await self.writer.drain()
 
     async def pdu(self) -> Pdu:
         """The next PDU; type 0 when there is none because the connection has been closed."""
