@@ -3,14 +3,14 @@
 The rooms, and the one way they may import each other (tests/test_layers.py reads the imports):
 
     cli -> node -+-> services -> net -> dimse -> ul ----+--> dicom -> errors
-                 |       +------------> archive --------+
+                 |       +-> workflow -> archive -------+
                  |       +------------> pixels ---------+
-                 +-> web -------------> archive, pixels
+                 +-> web -------------> workflow, archive, pixels
 
 `dicom`, `ul` and `dimse` are pure: bytes and time come in as arguments, no I/O happens in them.
-`net` is their asyncio shell, `archive` is objects at rest and their index, `pixels` makes other transfer
-syntaxes of them in worker processes, `services` is one file per DICOM service class, `node` is the only place
-that builds anything.
+`net` is their asyncio shell, `archive` is objects at rest and their index, `workflow` the state beside them
+(peers, jobs, procedure steps), `pixels` makes other transfer syntaxes of them in worker processes, `services`
+is one file per DICOM service class, `node` is the only place that builds anything.
 """
 
 from typing import Final

@@ -31,6 +31,7 @@ from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptorPolicy, Support
 from pacsnode.web.app import build_app
 from pacsnode.web.server import WebListener
+from pacsnode.workflow.workflow import Workflow
 
 _CLOSING_TIME: Final = 30.0  # seconds, generous, from the end of the drain to the end of the process
 # An object makes some 100 containers and no cycles: the default of 700 would look for cycles all the time.
@@ -45,6 +46,7 @@ class Node:
         self._log = structlog.get_logger()
         self._archive: Archive | None = None
         self._transcoder: Transcoder | None = None
+        self._workflow: Workflow | None = None
         self._acceptor: Acceptor | None = None
         self._web: WebListener | None = None
         self.is_serving = False
@@ -71,6 +73,11 @@ class Node:
         assert self._archive is not None
         return self._archive
 
+    @property
+    def workflow(self) -> Workflow:
+        assert self._workflow is not None
+        return self._workflow
+
     async def start(self) -> None:
         """Open the archive, then the listeners. Raises ArchiveError, OSError."""
         settings = self.settings
@@ -78,13 +85,17 @@ class Node:
         self._archive = await Archive.open(root, archive_options(settings))
         self._transcoder = Transcoder(root / "transcoded")
         try:
-            room = Room(self._archive, self._transcoder, settings, lambda: self.settings.peers)
+            self._workflow = await Workflow.open(root, self._archive, settings)
+            room = Room(
+                self._archive, self._transcoder, self._workflow, settings, lambda: self.settings.peers
+            )
             registry = build_registry(room)
             policy = acceptor_policy(settings, registry)
             self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
             await self._acceptor.start()
             self._web = WebListener(build_app(self._health), settings.web.host, settings.web.port)
             await self._web.start()
+            await self._workflow.start()
         except BaseException:
             await self.stop()
             raise
@@ -106,10 +117,14 @@ class Node:
         async with AsyncExitStack() as closing:
             if self._archive is not None:
                 closing.push_async_callback(self._archive.close)
+            if self._workflow is not None:
+                closing.push_async_callback(self._workflow.close)
             if self._transcoder is not None:
                 closing.push_async_callback(self._transcoder.close)
             if self._web is not None:
                 closing.push_async_callback(self._web.stop)
+            if self._workflow is not None:
+                closing.push_async_callback(self._workflow.stop)
             if self._acceptor is not None:
                 await self._acceptor.drain(self.settings.dimse.drain_timeout)
         self._log.info("node.stopped")

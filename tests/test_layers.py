@@ -22,8 +22,9 @@ STANDS_ON: dict[str, set[str]] = {
     "net": {"dimse", "config", "log"},
     "archive": {"dicom", "config", "log"},
     "pixels": {"dicom", "log"},
-    "services": {"net", "archive", "pixels"},
-    "web": {"archive", "pixels"},
+    "workflow": {"archive"},
+    "services": {"net", "workflow", "pixels"},
+    "web": {"workflow", "pixels"},
     "node": {"services", "web", "notify"},
     "cli": {"node"},
 }

@@ -1,4 +1,7 @@
-"""Alembic migrations of the index: versions/ holds one module per revision, env.py is what Alembic runs."""
+"""Alembic migrations of the index: versions/ holds one module per revision, env.py is what Alembic runs.
+
+`upgrade` serves any SQLite file with such a folder of its own (workflow.migrations is one).
+"""
 
 from pathlib import Path
 
@@ -32,10 +35,10 @@ def engine_for(path: Path) -> Engine:
     return engine
 
 
-def upgrade(path: Path, revision: str = "head") -> None:
-    """Bring the index at `path` to `revision` in one transaction."""
+def upgrade(path: Path, revision: str = "head", scripts: Path = Path(__file__).parent) -> None:
+    """Bring the file at `path` to `revision` of `scripts` in one transaction."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     engine = engine_for(path)
     try:
         with engine.begin() as connection:

@@ -1,0 +1,108 @@
+"""workflow.sqlite: opened, brought up to date, written in transactions, read.
+
+One aiosqlite connection, so what this process writes is in order; commands of other processes (`pacsnode
+worklist add` beside a running node) write to the same file. A transaction that has ended is on the disk.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, Self
+
+import aiosqlite
+
+from pacsnode.archive.schema import revision_of
+from pacsnode.errors import ArchiveError
+from pacsnode.workflow import migrations
+from pacsnode.workflow.schema import REVISION
+
+FILE_NAME: Final = "workflow.sqlite"
+BUSY_TIMEOUT: Final = 10.0  # seconds; another process holds the file for one transaction at a time
+
+Value = str | int | float | bytes | None
+Parameters = Sequence[Value] | Mapping[str, Value]
+Row = sqlite3.Row
+
+
+class Transaction:
+    """Statements that become durable together, or not at all."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
+        """Run one statement; returns the number of rows it changed."""
+        return (await self._connection.execute(sql, parameters)).rowcount
+
+    async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        await self._connection.executemany(sql, rows)
+
+    async def insert(self, sql: str, parameters: Parameters = ()) -> int:
+        """Run one INSERT; returns the number of the new row."""
+        number = (await self._connection.execute(sql, parameters)).lastrowid
+        assert number is not None
+        return number
+
+    async def fetch(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        return list(await self._connection.execute_fetchall(sql, parameters))
+
+
+class Database:
+    """The open file. Build it with open()."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, root: Path) -> Self:
+        """Make or migrate the file in a data root, and open it. Raises ArchiveError."""
+        path = root / FILE_NAME
+        try:
+            await asyncio.to_thread(_migrate, path)
+            connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT)
+            connection.row_factory = sqlite3.Row
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                await connection.execute_fetchall(f"PRAGMA {pragma}")
+        except sqlite3.Error as error:
+            raise ArchiveError(f"{path.name}: {error}") from error
+        return cls(connection)
+
+    async def close(self) -> None:
+        async with self._turn:
+            await self._connection.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One transaction at a time; committed at the end of the block, rolled back when it raises."""
+        async with self._turn:
+            await self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(self._connection)
+                await self._connection.execute("COMMIT")
+            except BaseException:
+                await asyncio.shield(self._roll_back())
+                raise
+
+    async def fetch(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Rows of the last committed state, changes of other processes included."""
+        async with self._turn:
+            return list(await self._connection.execute_fetchall(sql, parameters))
+
+    async def version(self) -> int:
+        """A number that differs when another process has changed the file since it was last asked for."""
+        return int((await self.fetch("PRAGMA data_version"))[0][0])
+
+    async def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            await self._connection.execute("ROLLBACK")
+
+
+def _migrate(path: Path) -> None:
+    if revision_of(path) == REVISION:
+        return
+    from pacsnode.archive.migrations import upgrade  # Alembic takes 0.3 s to import, and is seldom needed
+
+    upgrade(path, scripts=Path(migrations.__file__).parent)

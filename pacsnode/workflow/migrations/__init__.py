@@ -1,0 +1,1 @@
+"""Alembic migrations of workflow.sqlite: versions/ holds one module per revision."""
