@@ -30,6 +30,7 @@ from pacsnode.services import build_registry
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptorPolicy, Support
 from pacsnode.web.app import build_app
+from pacsnode.web.facade import Facade
 from pacsnode.web.server import WebListener
 from pacsnode.workflow.workflow import Workflow
 
@@ -93,7 +94,9 @@ class Node:
             policy = acceptor_policy(settings, registry)
             self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
             await self._acceptor.start()
-            self._web = WebListener(build_app(self._health), settings.web.host, settings.web.port)
+            facade = Facade(self._archive, self._transcoder, self._workflow, settings)
+            app = build_app(facade, self._health)
+            self._web = WebListener(app, settings.web.host, settings.web.port)
             await self._web.start()
             await self._workflow.start()
         except BaseException:

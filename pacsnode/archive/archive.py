@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -16,6 +16,7 @@ from typing import Self
 import structlog
 
 from pacsnode.archive import reconcile
+from pacsnode.archive.changes import Changes
 from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
@@ -67,7 +68,11 @@ class Archive:
         self._search = Search(self._readers)
         self._locator = Locator(self._readers)
         self._file_readers = Workers(options.readers)  # apart: a slow disk shall not keep arrivals waiting
-        self._writer = Writer(index, layout, loop, duplicates, sync=options.sync)
+        self.changes = Changes(self._readers)
+        self._listeners: list[Callable[[], None]] = []
+        self._writer = Writer(
+            index, layout, loop, duplicates, sync=options.sync, on_stored=self._tell_listeners
+        )
         self._intake = Intake(
             loop=loop,
             layout=layout,
@@ -126,6 +131,18 @@ class Archive:
         self._workers.close()  # first: the jobs still running hand their rows to the writer
         self._writer.close()
         self._lock.release()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called in the loop after each commit of arrivals; `changes` tells what came."""
+        self._listeners.append(listener)
+
+    def _tell_listeners(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    async def forget_changes(self, last: int) -> None:
+        """Have commits up to `last` removed from `changes`: whoever acts on them has done so."""
+        await self._writer.change(lambda index: index.forget_changes(last))
 
     def begin(self, request: IncomingRequest) -> IncomingInstance:
         """Make ready for the data set of a C-STORE; touches no file.

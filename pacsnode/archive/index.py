@@ -90,13 +90,16 @@ def _split(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 class Index:
     """One transaction at a time: begin(), any number of changes, then commit() or rollback()."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, notes_changes: bool = True) -> None:
+        """`notes_changes`: commits note what they add in table `change`; in a rebuild nothing arrives."""
         self._connection = connection
+        self._notes_changes = notes_changes
         self._execute = connection.execute
         self._parents = ParentRows(connection)
         self._current: dict[UID, Existing] = {}
         self._instances: list[tuple[Column, ...]] = []  # added, not yet written
         self._headers: list[tuple[Column, ...]] = []
+        self._added: list[int] = []  # by this transaction
 
     def begin(self, sop_instances: Sequence[UID]) -> None:
         """Start a transaction and look up the SOP Instance UIDs it will ask for."""
@@ -104,6 +107,7 @@ class Index:
         self._parents.conflicts = []
         self._instances.clear()
         self._headers.clear()
+        self._added.clear()
         self._execute("BEGIN IMMEDIATE")
         self._current = {
             sop_instance: Existing(*rest)
@@ -114,8 +118,14 @@ class Index:
     def commit(self) -> list[StudyConflict]:
         """Commit; returns the conflicts between objects and their studies that were met."""
         self._write()
+        if self._added and self._notes_changes:
+            self._execute("INSERT INTO change (instances) VALUES (?)", (" ".join(map(str, self._added)),))
         self._execute("COMMIT")
         return self._parents.conflicts
+
+    def forget_changes(self, last: int) -> None:
+        """Remove what every reader of changes has seen."""
+        self._execute("DELETE FROM change WHERE sequence <= ?", (last,))
 
     def rollback(self) -> None:
         if self._connection.in_transaction:
@@ -161,6 +171,7 @@ class Index:
         facts = (row.transfer_syntax, row.path, row.size, row.digest, row.source_ae, row.stored_at)
         self._instances.append((token, series, *row.values, *facts))
         self._headers.append((token, ENCODING_CODE[row.encoding], row.kept))
+        self._added.append(token)
         self._current[row.sop_instance] = Existing(
             token, row.sop_class, row.transfer_syntax, row.digest, row.path
         )
@@ -185,6 +196,8 @@ class Index:
         series_id, study_id, patient_id = self._execute(
             f"SELECT s.id, t.id, t.patient_fk FROM {_LINE} WHERE i.id = ?", (existing.id,)
         ).fetchone()
+        if existing.id in self._added:
+            self._added.remove(existing.id)
         self._execute("DELETE FROM header WHERE instance_id = ?", (existing.id,))
         self._execute("DELETE FROM instance WHERE id = ?", (existing.id,))
         self._recount(series_id, study_id, patient_id)

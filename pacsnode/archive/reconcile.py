@@ -249,7 +249,7 @@ def _fill(layout: Layout, new: Path, progress: Progress | None) -> Rebuilt:
     tokens = count(max(map(_number_in, [*kept_aside, *incoming]), default=0) + 1)
     connection = connect(new, "none")
     connection.execute("PRAGMA synchronous = OFF")  # synced as a whole before the swap
-    index = Index(connection)
+    index = Index(connection, notes_changes=False)
     done = 0
     with ThreadPoolExecutor(SCANNERS, thread_name_prefix="archive-rebuild") as pool:
         everything = chain(_walk(layout, layout.objects), kept_aside, incoming)

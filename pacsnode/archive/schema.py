@@ -29,7 +29,7 @@ from sqlalchemy import (
 from pacsnode.dicom.information_model import Attribute, Level, columns_of
 from pacsnode.errors import ArchiveError
 
-REVISION = "0002"  # the newest of migrations/versions; a test compares
+REVISION = "0003"  # the newest of migrations/versions; a test compares
 
 _SQLITE_BUSY_TIMEOUT = 10.0  # seconds; start-up may meet a CLI command still closing the file
 
@@ -208,6 +208,16 @@ conflict = Table(
     _text("reason"),
 )
 Index("ix_conflict_sop_instance_uid", conflict.c.sop_instance_uid)
+
+# What each commit added, for those who act on arrivals (workflow): the numbers of its instances, by spaces.
+# They read from where they were last, so nothing is missed by a crash, and have the read rows removed.
+change = Table(
+    "change",
+    metadata,
+    Column("sequence", Integer, primary_key=True),
+    Column("instances", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
 
 # Full-text tables (FTS5) over columns of the table named, with its row numbers; revision 0002 makes them and
 # the triggers that keep them right. They hold no text of their own and no positions: a match is compared

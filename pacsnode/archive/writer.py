@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from queue import Empty, SimpleQueue
@@ -40,6 +40,14 @@ class Duplicates(Enum):
 
 
 @dataclass(slots=True)
+class _Change:
+    """Work on the index that is no arrival; it has a transaction of its own."""
+
+    work: Callable[[Index], None]
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True)
 class _Verdict:
     """What the index made of one arrival; the moves are done after the commit, in order."""
 
@@ -58,14 +66,19 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         duplicates: Duplicates,
         sync: str,
+        on_stored: Callable[[], None],
     ) -> None:
-        """`sync` is storage.sync; with "file" the log of the index is synced once for many groups."""
+        """`sync` is storage.sync; with "file" the log of the index is synced once for many groups.
+
+        `on_stored` is called in the loop after each commit of arrivals.
+        """
         self._index = index
         self._layout = layout
         self._loop = loop
         self._duplicates = duplicates
         self._sync = sync
-        self._queue: SimpleQueue[Arrival | None] = SimpleQueue()
+        self._on_stored = on_stored
+        self._queue: SimpleQueue[Arrival | _Change | None] = SimpleQueue()
         self._placed: list[str] = []  # in objects/ too; their names in incoming/ wait for the log's sync
         self._placed_at = 0.0
         self._unsettled: list[tuple[str, str]] = []
@@ -74,6 +87,12 @@ class Writer:
 
     def submit(self, arrival: Arrival) -> None:
         self._queue.put(arrival)
+
+    async def change(self, work: Callable[[Index], None]) -> None:
+        """Run `work` in the writer's thread, in a transaction; what that raises undoes it."""
+        change = _Change(work, self._loop.create_future())
+        self._queue.put(change)
+        await change.done
 
     def close(self) -> None:
         """Commit what was submitted, then close the index."""
@@ -85,14 +104,28 @@ class Writer:
         while not stopping:
             group = self._take()
             stopping = None in group
-            arrivals = [arrival for arrival in group if arrival is not None]
+            arrivals = [entry for entry in group if isinstance(entry, Arrival)]
             if arrivals:
                 self._store(arrivals)
+            for entry in group:
+                if isinstance(entry, _Change):
+                    self._apply(entry)
             if self._placed and (stopping or not group or self._is_settling_due()):
                 self._settle_placed()
         self._index.close()
 
-    def _take(self) -> list[Arrival | None]:
+    def _apply(self, change: _Change) -> None:
+        failure: Exception | None = None
+        try:
+            self._index.begin(())
+            change.work(self._index)
+            self._index.commit()
+        except Exception as error:
+            self._index.rollback()
+            failure = error
+        self._loop.call_soon_threadsafe(_finish, change.done, failure)
+
+    def _take(self) -> list[Arrival | _Change | None]:
         """Wait for one arrival, then take what came with it; None ends the group and the thread.
 
         An empty group: nothing came for a while, and there is something to settle meanwhile.
@@ -119,7 +152,12 @@ class Writer:
         except Exception as error:
             log.exception("archive.job_failed")
             results = [(arrival.future, error) for arrival in arrivals]
-        self._loop.call_soon_threadsafe(settle, results)
+        self._loop.call_soon_threadsafe(self._settle, results)
+
+    def _settle(self, results: list[tuple[asyncio.Future[Stored], Stored | Exception]]) -> None:
+        """Runs in the loop."""
+        settle(results)
+        self._on_stored()
 
     def _commit_group(self, arrivals: Sequence[Arrival]) -> list[_Verdict]:
         try:
@@ -253,6 +291,16 @@ def _stored(arrival: Arrival, outcome: Outcome, path: str) -> Stored:
     return Stored(
         outcome, path, parents.study_uid, parents.series_uid, row.sop_class, row.sop_instance, row.size
     )
+
+
+def _finish(done: asyncio.Future[None], failure: Exception | None) -> None:
+    """Runs in the loop."""
+    if done.done():
+        return
+    if failure is None:
+        done.set_result(None)
+    else:
+        done.set_exception(failure)
 
 
 def _concerns_all(error: Exception) -> bool:
