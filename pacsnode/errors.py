@@ -19,11 +19,17 @@ PacsnodeError
 |   +-- InvalidIdentifier         an identifier against the rules of its information model
 |   +-- MatchesNotCounted         what a retrieval asks for cannot be looked up
 |   +-- UnknownDestination        a C-MOVE to an AE title that is no peer
+|   +-- FramesNotFound            none of the frames asked for is in the instance
+|   +-- CannotCreateInstance      no instance of this SOP class can be made of some of the frames
+|   +-- CannotExtractFrames       the frames asked for cannot be cut out
+|   +-- NotTimeBased              a time range of an instance whose frames have no times
+|   +-- InvalidFrameRange         a frame range that contradicts itself
 |   +-- SopClassNotSupported
 |   +-- UnrecognizedOperation     a command this SOP class does not have
 |   +-- NotAuthorized
 |   +-- Cancelled                 the requestor sent C-CANCEL
 |   +-- ProcessingFailure         a bug of ours, caught at the dispatcher
++-- JobRefused                    a job that no further attempt can do
 +-- ArchiveError                  the data root or the index is unusable; the service cannot start
 """
 
@@ -116,6 +122,30 @@ class UnknownDestination(OperationError):
     pass
 
 
+class FramesNotFound(OperationError):
+    pass
+
+
+class CannotCreateInstance(OperationError):
+    pass
+
+
+class CannotExtractFrames(OperationError):
+    pass
+
+
+class NotTimeBased(OperationError):
+    pass
+
+
+class InvalidFrameRange(OperationError):
+    """`offending` as for InvalidIdentifier."""
+
+    def __init__(self, message: str, offending: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.offending = offending
+
+
 class SopClassNotSupported(OperationError):
     pass
 
@@ -134,6 +164,10 @@ class Cancelled(OperationError):
 
 class ProcessingFailure(OperationError):
     pass
+
+
+class JobRefused(PacsnodeError):
+    """A job cannot be done, however often it is tried."""
 
 
 class ArchiveError(PacsnodeError):

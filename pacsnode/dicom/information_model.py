@@ -76,10 +76,12 @@ class InformationModel(Enum):
     PATIENT_ROOT = "Patient Root"
     STUDY_ROOT = "Study Root"
     PATIENT_STUDY_ONLY = "Patient/Study Only"
+    COMPOSITE_INSTANCE_ROOT = "Composite Instance Root"
+    WITHOUT_BULK_DATA = "Composite Instance Without Bulk Data"
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The levels a query may name, topmost first (PS3.4 C.6.1 to C.6.3)."""
+        """The levels a query may name, topmost first (PS3.4 C.6.1 to C.6.3, Y.6.1, Z.6.1)."""
         return _LEVELS[self]
 
 
@@ -87,6 +89,8 @@ _LEVELS = {
     InformationModel.PATIENT_ROOT: (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE),
     InformationModel.STUDY_ROOT: (Level.STUDY, Level.SERIES, Level.IMAGE),
     InformationModel.PATIENT_STUDY_ONLY: (Level.PATIENT, Level.STUDY),
+    InformationModel.COMPOSITE_INSTANCE_ROOT: (Level.IMAGE,),
+    InformationModel.WITHOUT_BULK_DATA: (Level.IMAGE,),
 }
 
 SPECIFIC_CHARACTER_SET = 0x00080005

@@ -20,6 +20,11 @@ PATIENT_STUDY_ONLY_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.3.1")
 PATIENT_STUDY_ONLY_MOVE: Final = UID("1.2.840.10008.5.1.4.1.2.3.2")
 PATIENT_STUDY_ONLY_GET: Final = UID("1.2.840.10008.5.1.4.1.2.3.3")
 
+# PS3.4 Table Y.6.1.3-1, Z.6.1.3-1
+COMPOSITE_INSTANCE_ROOT_MOVE: Final = UID("1.2.840.10008.5.1.4.1.2.4.2")
+COMPOSITE_INSTANCE_ROOT_GET: Final = UID("1.2.840.10008.5.1.4.1.2.4.3")
+WITHOUT_BULK_DATA_GET: Final = UID("1.2.840.10008.5.1.4.1.2.5.3")
+
 # Retired, so pynetdicom no longer lists them; archives being migrated and old devices still send them.
 RETIRED_STORAGE_SOP_CLASSES: Final[frozenset[UID]] = frozenset(
     UID(f"1.2.840.10008.5.1.{suffix}")

@@ -24,6 +24,11 @@ STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
     errors.InvalidIdentifier: 0xA900,
     errors.MatchesNotCounted: 0xA701,
     errors.UnknownDestination: 0xA801,
+    errors.FramesNotFound: 0xAA00,  # these five: PS3.4 Table Y.4-1
+    errors.CannotCreateInstance: 0xAA01,
+    errors.CannotExtractFrames: 0xAA02,
+    errors.NotTimeBased: 0xAA03,
+    errors.InvalidFrameRange: 0xAA04,
     errors.SopClassNotSupported: 0x0122,
     errors.UnrecognizedOperation: 0x0211,
     errors.NotAuthorized: 0x0124,

@@ -15,6 +15,7 @@ from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.dimse.message import UID_LENGTH
 from pacsnode.dimse.status import CANCEL, SUCCESS, is_pending, status_of
 from pacsnode.errors import (
+    InvalidFrameRange,
     InvalidIdentifier,
     InvalidMessage,
     OperationError,
@@ -181,7 +182,7 @@ class Performer:
         if sop_instance := request.command.sop_instance:
             facts["sop_instance"] = sop_instance[:UID_LENGTH]
         self._association.log.warning("operation.failed", **facts)
-        offending = error.offending if isinstance(error, InvalidIdentifier) else ()
+        offending = error.offending if isinstance(error, (InvalidIdentifier, InvalidFrameRange)) else ()
         self._association.respond(request, Response(status, comment=str(error), offending=offending))
 
     def _finish(self, message_id: int, request: Request) -> None:
