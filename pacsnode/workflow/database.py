@@ -6,7 +6,7 @@ worklist add` beside a running node) write to the same file. A transaction that 
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -31,6 +31,8 @@ class Transaction:
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
+        self.committed: list[Callable[[], None]] = []
+        """Called once all this is durable, never when it is rolled back."""
 
     async def execute(self, sql: str, parameters: Parameters = ()) -> int:
         """Run one statement; returns the number of rows it changed."""
@@ -78,13 +80,16 @@ class Database:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """One transaction at a time; committed at the end of the block, rolled back when it raises."""
         async with self._turn:
-            await self._connection.execute("BEGIN IMMEDIATE")
+            transaction = Transaction(self._connection)
             try:
-                yield Transaction(self._connection)
+                await self._connection.execute("BEGIN IMMEDIATE")
+                yield transaction
                 await self._connection.execute("COMMIT")
             except BaseException:
                 await asyncio.shield(self._roll_back())
                 raise
+        for callback in transaction.committed:
+            callback()
 
     async def fetch(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Rows of the last committed state, changes of other processes included."""
@@ -96,6 +101,7 @@ class Database:
         return int((await self.fetch("PRAGMA data_version"))[0][0])
 
     async def _roll_back(self) -> None:
+        await self._connection.execute_fetchall("SELECT 1")  # behind the statement that was cancelled
         if self._connection.in_transaction:
             await self._connection.execute("ROLLBACK")
 

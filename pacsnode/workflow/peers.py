@@ -1,0 +1,78 @@
+"""The Application Entities this node may call: those of the configuration, and those added at run time.
+
+The configured ones go first, and only the configuration changes them. A copy of them stands beside the others
+in workflow.sqlite, so that commands of other processes see what the node sees, its flags included.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pacsnode.config import Peer
+from pacsnode.dicom.uid import AETitle
+from pacsnode.errors import ConfigurationError
+from pacsnode.workflow.database import Database, Row
+
+_GET = "SELECT * FROM peer WHERE ae_title = ? ORDER BY configured DESC LIMIT 1"
+_PUT = "INSERT OR REPLACE INTO peer (ae_title, configured, host, port, changed_at) VALUES (?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPeer:
+    """A peer and where it comes from; `changed_at` in seconds since the epoch."""
+
+    peer: Peer
+    configured: bool
+    changed_at: float
+
+
+class Peers:
+    """Asks the file each time, so that a peer another process has just added can be called."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def configure(self, peers: Mapping[AETitle, Peer]) -> None:
+        """Take over the peers of the configuration, at the start and at each reload."""
+        now = time.time()
+        async with self._database.transaction() as transaction:
+            await transaction.execute("DELETE FROM peer WHERE configured")
+            await transaction.execute_many(
+                _PUT, [(p.ae_title, 1, p.host, p.port, now) for p in peers.values()]
+            )
+
+    async def get(self, ae_title: str) -> Peer | None:
+        rows = await self._database.fetch(_GET, (ae_title,))
+        return _peer(rows[0]) if rows else None
+
+    async def all(self) -> list[Peer]:
+        """Every peer, by AE title."""
+        return [known.peer for known in await self.known()]
+
+    async def known(self) -> list[KnownPeer]:
+        """Every peer with where it comes from, by AE title."""
+        rows = await self._database.fetch("SELECT * FROM peer ORDER BY ae_title, configured")
+        known = {row["ae_title"]: row for row in rows}  # the configured one comes last and stays
+        return [KnownPeer(_peer(row), bool(row["configured"]), row["changed_at"]) for row in known.values()]
+
+    async def add(self, peer: Peer) -> None:
+        """Add a peer, or give it another address. Raises ConfigurationError for a configured one."""
+        await self._refuse_configured(peer.ae_title)
+        async with self._database.transaction() as transaction:
+            await transaction.execute(_PUT, (peer.ae_title, 0, peer.host, peer.port, time.time()))
+
+    async def remove(self, ae_title: str) -> bool:
+        """Forget a peer added at run time; whether there was one. Raises ConfigurationError."""
+        await self._refuse_configured(ae_title)
+        async with self._database.transaction() as transaction:
+            removed = await transaction.execute("DELETE FROM peer WHERE ae_title = ?", (ae_title,))
+        return removed > 0
+
+    async def _refuse_configured(self, ae_title: str) -> None:
+        rows = await self._database.fetch(_GET, (ae_title,))
+        if rows and rows[0]["configured"]:
+            raise ConfigurationError(f"peer {ae_title} stands in the configuration: change it there")
+
+
+def _peer(row: Row) -> Peer:
+    return Peer(ae_title=row["ae_title"], host=row["host"], port=row["port"])
