@@ -40,7 +40,7 @@ class ZonedRows:
 
 def _pair_test(pair: ZonedPair, match_unknown: bool) -> _PairTest:
     if pair.combined and pair.date_key is not None and pair.time_key is not None:
-        return _combined_test(pair.date_key, pair.time_key, match_unknown)
+        return combined_test(pair.date_key, pair.time_key, match_unknown)
     tests = [predicate(key, match_unknown) if key else None for key in (pair.date_key, pair.time_key)]
 
     def matches(*values: str) -> bool:
@@ -49,8 +49,8 @@ def _pair_test(pair: ZonedPair, match_unknown: bool) -> _PairTest:
     return matches
 
 
-def _combined_test(date_key: Key, time_key: Key, match_unknown: bool) -> _PairTest:
-    """Both ranges as one range of moments; a date without its time is compared as a date."""
+def combined_test(date_key: Key, time_key: Key, match_unknown: bool) -> _PairTest:
+    """Both ranges as one range of moments; a date without its time is unknown (PS3.4 C.5.1.1, K.6.1.2.2)."""
     on_date = predicate(date_key, match_unknown)
     days, times = date_key.ranges[0], time_key.ranges[0]
     low = None if days.low is None or times.low is None else (days.low, times.low)

@@ -11,7 +11,7 @@ from typing import Final
 
 from pydicom.datadict import dictionary_VR
 
-from pacsnode.dicom.element import BINARY_VRS, STRUCT_OF, DataSet, Item, Value
+from pacsnode.dicom.element import BINARY_VRS, STRUCT_OF, DataSet, Element, Item, Value
 from pacsnode.dicom.header import Encoding, encoding_of, scan
 from pacsnode.dicom.information_model import (
     INSTANCE_AVAILABILITY,
@@ -231,3 +231,17 @@ def _texts(keys: Sequence[tuple[int, str]], values: Sequence[RowValue]) -> Itera
         elif isinstance(value, tuple):
             for item in value:
                 yield from _texts([(tag, vr) for tag, vr, _ in item], [element.value for element in item])
+
+
+def encode_item(elements: Item, encoding: Encoding, requested: str = "") -> bytes:
+    """A data set of any elements, in the order of their tags.
+
+    Its Specific Character Set is the `requested` one where that can carry all text, none where all is ASCII.
+    """
+    tags = [(element.tag, element.vr) for element in elements]
+    charset, _ = charset_for(_texts(tags, [element.value for element in elements]), requested)
+    found = [element for element in elements if element.tag != SPECIFIC_CHARACTER_SET]
+    if charset:
+        found.append(Element(SPECIFIC_CHARACTER_SET, "CS", charset))
+    writer = ElementWriter(encoding)
+    return b"".join(writer.element(*element, charset) for element in sorted(found, key=lambda e: e.tag))

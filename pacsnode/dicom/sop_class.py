@@ -25,6 +25,8 @@ COMPOSITE_INSTANCE_ROOT_MOVE: Final = UID("1.2.840.10008.5.1.4.1.2.4.2")
 COMPOSITE_INSTANCE_ROOT_GET: Final = UID("1.2.840.10008.5.1.4.1.2.4.3")
 WITHOUT_BULK_DATA_GET: Final = UID("1.2.840.10008.5.1.4.1.2.5.3")
 
+MODALITY_WORKLIST_FIND: Final = UID("1.2.840.10008.5.1.4.31")  # PS3.4 K.6.1.4
+
 # Retired, so pynetdicom no longer lists them; archives being migrated and old devices still send them.
 RETIRED_STORAGE_SOP_CLASSES: Final[frozenset[UID]] = frozenset(
     UID(f"1.2.840.10008.5.1.{suffix}")
