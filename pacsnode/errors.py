@@ -5,6 +5,7 @@ PacsnodeError
 +-- RemoteError                   what a peer did or did not do
 |   +-- InvalidPdu                bytes that are no PDU (PS3.8 9.3); answered with A-ABORT
 |   +-- InvalidMessage            a command set that cannot be read (PS3.7 6.3); answered with A-ABORT
+|   +-- InvalidMultipart          a body that is no multipart/related (RFC 2046 5.1); answered with 400
 |   +-- AssociationRejected       A-ASSOCIATE-RJ received
 |   +-- AssociationAborted        A-ABORT received, or the transport went away
 |   +-- PeerUnreachable           no transport connection could be made
@@ -56,6 +57,10 @@ class InvalidPdu(RemoteError):
 
 class InvalidMessage(RemoteError):
     """A command set or the order of its fragments is against PS3.7 6.3."""
+
+
+class InvalidMultipart(RemoteError):
+    """A request body is no multipart/related, or goes beyond a limit (PS3.18 8.6.1.2)."""
 
 
 class AssociationRejected(RemoteError):
