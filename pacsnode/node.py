@@ -87,9 +87,7 @@ class Node:
         self._transcoder = Transcoder(root / "transcoded")
         try:
             self._workflow = await Workflow.open(root, self._archive, settings)
-            room = Room(
-                self._archive, self._transcoder, self._workflow, settings, lambda: self.settings.peers
-            )
+            room = Room(self._archive, self._transcoder, self._workflow, settings)
             registry = build_registry(room)
             policy = acceptor_policy(settings, registry)
             self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
@@ -138,6 +136,7 @@ class Node:
         set_level(settings.log.level)
         log = self.settings.log.model_copy(update={"level": settings.log.level})
         self.settings = self.settings.model_copy(update={"peers": settings.peers, "log": log})
+        self.workflow.peers.configure(settings.peers)
         self._log.info("node.reloaded", changed=list(changed.reloadable))
         if changed.need_restart:
             self._log.warning("node.restart_needed", settings=list(changed.need_restart))

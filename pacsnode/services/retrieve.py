@@ -72,7 +72,7 @@ class RetrieveService(ServiceClass):
     async def c_move(self, request: Request) -> AsyncGenerator[Response, None]:
         """Send the instances to the Move Destination, over associations of our own."""
         retrieval = self._retrieval_of(request, MOVE_MODELS)
-        route = self._route(request)
+        route = await self._route(request)
         origin = Origin(_priority(request), (request.association.calling_ae, request.command.message_id))
         run = SubOperations(self._room, await self._locate(retrieval), origin, request.association.log)
         async for response in self._perform(request, retrieval, run, run.move(route)):
@@ -107,11 +107,11 @@ class RetrieveService(ServiceClass):
             association.log.debug("retrieval.keys_ignored", tags=tags)
         return retrieval
 
-    def _route(self, request: Request) -> Route:
+    async def _route(self, request: Request) -> Route:
         """How the Move Destination is reached. Raises UnknownDestination (A801H)."""
         dimse = self._settings.dimse
         title = AETitle(request.command.text(Element.MOVE_DESTINATION))
-        peer = self._room.peers().get(title)
+        peer = await self._room.workflow.peers.get(title)
         if peer is None and dimse.move_to_caller and title == request.association.calling_ae:
             address = request.association.remote_address
             peer = Peer(ae_title=title, host=address, port=dimse.move_to_caller_port)

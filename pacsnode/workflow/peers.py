@@ -4,6 +4,7 @@ The configured ones go first, and only the configuration changes them. A copy of
 in workflow.sqlite, so that commands of other processes see what the node sees, its flags included.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,11 +30,25 @@ class KnownPeer:
 class Peers:
     """Asks the file each time, so that a peer another process has just added can be called."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, configured: Mapping[AETitle, Peer] | None = None) -> None:
+        """`configured`: None in a process that is not the node, which takes them from the node's copy."""
         self._database = database
+        self._configured = configured or {}
+        self._reconfigured = asyncio.Event()
 
-    async def configure(self, peers: Mapping[AETitle, Peer]) -> None:
-        """Take over the peers of the configuration, at the start and at each reload."""
+    def configure(self, peers: Mapping[AETitle, Peer]) -> None:
+        """Take over the peers of a configuration that was read again."""
+        self._configured = peers
+        self._reconfigured.set()
+
+    async def run(self) -> None:
+        """Copy the configured peers at the start and whenever they change."""
+        while True:
+            self._reconfigured.clear()
+            await self._copy(self._configured)
+            await self._reconfigured.wait()
+
+    async def _copy(self, peers: Mapping[AETitle, Peer]) -> None:
         now = time.time()
         async with self._database.transaction() as transaction:
             await transaction.execute("DELETE FROM peer WHERE configured")
@@ -42,6 +57,9 @@ class Peers:
             )
 
     async def get(self, ae_title: str) -> Peer | None:
+        """The peer of an AE title."""
+        if (configured := self._configured.get(AETitle(ae_title))) is not None:
+            return configured
         rows = await self._database.fetch(_GET, (ae_title,))
         return _peer(rows[0]) if rows else None
 

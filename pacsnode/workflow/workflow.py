@@ -1,14 +1,21 @@
 """Workflow: the room's only public face, as Archive is the archive's."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pacsnode.archive.archive import Archive
 from pacsnode.config import Settings
+from pacsnode.log import get_logger
 from pacsnode.workflow.arrivals import Arrivals
 from pacsnode.workflow.database import Database
 from pacsnode.workflow.jobs import Jobs
 from pacsnode.workflow.peers import Peers
+
+log = get_logger()
+
+RESTART: Final = 5.0  # seconds; the file may be usable again then: a full disk, another process
 
 
 class Workflow:
@@ -16,24 +23,39 @@ class Workflow:
 
     def __init__(self, database: Database, archive: Archive, settings: Settings) -> None:
         self.database = database
-        self.peers = Peers(database)
+        self.peers = Peers(database, settings.peers)
         self.jobs = Jobs(database)
         self.arrivals = Arrivals()
         self._archive = archive
+        self._running: list[asyncio.Task[None]] = []
         self._settings = settings
 
     @classmethod
     async def open(cls, root: Path, archive: Archive, settings: Settings) -> Self:
         """Open the state in a data root. Raises ArchiveError."""
-        workflow = cls(await Database.open(root), archive, settings)
-        await workflow.peers.configure(settings.peers)
-        return workflow
+        return cls(await Database.open(root), archive, settings)
 
     async def start(self) -> None:
         """Begin what runs by itself."""
+        for run in (self.peers.run,):
+            self._running.append(asyncio.create_task(_forever(run)))
 
     async def stop(self) -> None:
         """End what runs by itself; the file stays open for operations that still finish."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._running.clear()
 
     async def close(self) -> None:
         await self.database.close()
+
+
+async def _forever(run: Callable[[], Awaitable[None]]) -> None:
+    """Run what shall not end before the node does: what fails is told, and begins again."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("workflow.failed", retry_after=RESTART)
+        await asyncio.sleep(RESTART)
