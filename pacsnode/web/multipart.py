@@ -1,4 +1,4 @@
-"""multipart/related bodies, written part by part and read as they come (PS3.18 8.6.1.2, RFC 2046 5.1, RFC 2387).
+"""multipart/related bodies, written part by part, read as they come (PS3.18 8.6.1.2, RFC 2046 5.1, 2387).
 
 Pure: bytes in, events out; bytes out. The reader never holds more than a delimiter and the headers of a part,
 whatever the length of the parts, so a hostile body costs the sender more than it costs us.

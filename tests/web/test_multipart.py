@@ -3,6 +3,7 @@
 import email
 import email.policy
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ def read(body: bytes, boundary: str, *cuts: int) -> Parts:
     parts: Parts = []
     ended = 0
     places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         for event in reader.receive_data(body[start:end]):
             match event:
                 case PartBegins(headers):
@@ -111,9 +112,17 @@ def test_content_types_quoted_and_not(header: str, root_type: str) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["", "application/dicom", "multipart/related", "multipart/related; boundary=", "multipart/form-data; boundary=x",
-     f"multipart/related; boundary={'x' * 71}", 'multipart/related; boundary="ä"', 'multipart/related; boundary="x "'],
-)  # fmt: skip
+    [
+        "",
+        "application/dicom",
+        "multipart/related",
+        "multipart/related; boundary=",
+        "multipart/form-data; boundary=x",
+        f"multipart/related; boundary={'x' * 71}",
+        'multipart/related; boundary="ä"',
+        'multipart/related; boundary="x "',
+    ],
+)
 def test_content_types_without_a_usable_boundary(header: str) -> None:
     with pytest.raises(InvalidMultipart):
         content_type_of(header)
