@@ -29,8 +29,26 @@ PacsnodeError
 |   +-- UnrecognizedOperation     a command this SOP class does not have
 |   +-- NotAuthorized
 |   +-- Cancelled                 the requestor sent C-CANCEL
+|   +-- InstanceFault             a managed SOP Instance (DIMSE-N) is not what the request takes it for
+|   |   +-- NoSuchInstance
+|   |   +-- NoSuchSopClass        the request names another SOP class than its presentation context
+|   |   +-- InvalidInstance       a SOP Instance UID that is none
+|   |   +-- ClassInstanceConflict
+|   |   +-- NoLongerInProgress    a performed procedure step that has ended
+|   +-- AttributeFault            attributes of a managed SOP Instance are wrong
+|   |   +-- NoSuchAttribute
+|   |   +-- InvalidAttributeValue
+|   |   +-- MissingAttribute
+|   |   +-- MissingAttributeValue
+|   +-- ArgumentFault             an action or event that cannot be taken
+|   |   +-- NoSuchActionType
+|   |   +-- NoSuchEventType
+|   |   +-- NoSuchArgument        information this type of action or event does not have
+|   |   +-- InvalidArgumentValue
 |   +-- ProcessingFailure         a bug of ours, caught at the dispatcher
 +-- JobRefused                    a job that no further attempt can do
++-- IncompleteItem                a worklist item lacks what a modality must be told
++-- MessageRefused                an HL7 message that cannot be carried out; has a code in its acknowledgement
 +-- ArchiveError                  the data root or the index is unusable; the service cannot start
 """
 
@@ -171,8 +189,94 @@ class ProcessingFailure(OperationError):
     pass
 
 
+class InstanceFault(OperationError):
+    """A managed SOP Instance is not what the request takes it for (PS3.7 10.1)."""
+
+
+class NoSuchInstance(InstanceFault):
+    pass
+
+
+class NoSuchSopClass(InstanceFault):
+    pass
+
+
+class InvalidInstance(InstanceFault):
+    pass
+
+
+class ClassInstanceConflict(InstanceFault):
+    pass
+
+
+class NoLongerInProgress(InstanceFault):
+    """`error_id` is the Error ID (0000,0903) of PS3.4 Table F.7.2-2."""
+
+    error_id = 0xA710
+
+
+class AttributeFault(OperationError):
+    """`attributes` holds the tags at fault, for the Attribute (Identifier) List of the response (PS3.7 C.5)."""
+
+    def __init__(self, message: str, attributes: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.attributes = attributes
+
+
+class NoSuchAttribute(AttributeFault):
+    pass
+
+
+class InvalidAttributeValue(AttributeFault):
+    pass
+
+
+class MissingAttribute(AttributeFault):
+    pass
+
+
+class MissingAttributeValue(AttributeFault):
+    pass
+
+
+class ArgumentFault(OperationError):
+    """An action or event that cannot be taken (PS3.7 10.1.1, 10.1.4); the response repeats its type."""
+
+
+class NoSuchActionType(ArgumentFault):
+    pass
+
+
+class NoSuchEventType(ArgumentFault):
+    pass
+
+
+class NoSuchArgument(ArgumentFault):
+    pass
+
+
+class InvalidArgumentValue(ArgumentFault):
+    pass
+
+
 class JobRefused(PacsnodeError):
     """A job cannot be done, however often it is tried."""
+
+
+class IncompleteItem(PacsnodeError):
+    """A worklist item lacks attributes of type 1 (PS3.4 Table K.6-1). The text names them."""
+
+
+class MessageRefused(PacsnodeError):
+    """An HL7 message that cannot be carried out.
+
+    `code` is of HL7 table 0357, `location` the field in question ("OBR-24"). One that is `rejected` (AR) will
+    never be understood; others (AE) may be mended and sent again.
+    """
+
+    def __init__(self, message: str, code: int, location: str = "", *, rejected: bool = False) -> None:
+        super().__init__(message)
+        self.code, self.location, self.rejected = code, location, rejected
 
 
 class ArchiveError(PacsnodeError):

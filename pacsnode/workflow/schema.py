@@ -5,9 +5,21 @@ Times are seconds since the epoch (UTC).
 
 from typing import Final
 
-from sqlalchemy import CheckConstraint, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
 
-REVISION: Final = "0002"  # the newest of migrations/versions; a test compares
+REVISION: Final = "0003"  # the newest of migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -36,6 +48,7 @@ job = Table(
     Column("payload", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("gathers", Integer, nullable=False),
+    Column("items", Integer, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("error", Text, nullable=False),
     Column("due", Float, nullable=False),
@@ -53,13 +66,12 @@ Index("job_key", job.c.key, unique=True, sqlite_where=_UNFINISHED)
 Index("job_due", job.c.peer, job.c.priority, job.c.due, sqlite_where=text("state IN ('queued', 'waiting')"))
 Index("job_ended", job.c.state, job.c.ended_at)
 
-# What a job carries, each with a state of its own: a job that runs again sends what is still open.
+# What is open of a job that carries `items` of them: a row goes when its item has been acknowledged.
 job_item = Table(
     "job_item",
     metadata,
     Column("job", Integer, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
     Column("item", Text, primary_key=True),
-    Column("done", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -89,3 +101,85 @@ arriving = Table(
     sqlite_with_rowid=False,
 )
 Index("arriving_last_at", arriving.c.last_at)
+
+# Scheduled procedure steps. `origin` tells them apart: an order and its step, a file. `data` is the complete
+# data set, the columns from study_instance_uid on are read from it. `stations` is \\CT1\\CT2\\. `called_ae`: the
+# title a query has to call for it, "" for any. `starts_at` is the scheduled start.
+worklist_item = Table(
+    "worklist_item",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("origin", Text, nullable=False, unique=True),
+    Column("version", Text, nullable=False),
+    Column("called_ae", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("added_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("arrived_at", Float),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("sps_id", Text, nullable=False),
+    Column("procedure_id", Text, nullable=False),
+    Column("accession_number", Text, nullable=False),
+    Column("placer_order", Text, nullable=False),
+    Column("filler_order", Text, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("patient_name_key", Text, nullable=False),
+    Column("stations", Text, nullable=False),
+    Column("modality", Text, nullable=False),
+    Column("location", Text, nullable=False),
+    Column("start_date", Text, nullable=False),
+    Column("start_time", Text, nullable=False),
+    Column("starts_at", Float),
+    Column("data", LargeBinary, nullable=False),
+    CheckConstraint(
+        "state IN ('SCHEDULED', 'IN PROGRESS', 'COMPLETED', 'DISCONTINUED', 'CANCELLED', 'EXPIRED')",
+        name="worklist_item_state",
+    ),
+    sqlite_autoincrement=True,
+)
+for _column in ("study_instance_uid", "accession_number", "patient_id", "placer_order", "filler_order"):
+    Index(f"worklist_item_{_column}", worklist_item.c[_column])
+Index("worklist_item_start", worklist_item.c.start_date, worklist_item.c.start_time, worklist_item.c.id)
+
+# HL7 messages received, with their acknowledgements: one that comes twice is answered from here.
+hl7_message = Table(
+    "hl7_message",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("received_at", Float, nullable=False),
+    Column("remote", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("control_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("hl7_message_digest", hl7_message.c.digest)
+Index("hl7_message_answer", hl7_message.c.answer, hl7_message.c.received_at)
+
+# Patients updated and merged, in the order they were told; `applied` when the archive has taken it over.
+# `data`: the attributes as DICOM JSON (PS3.18 F). `prior_patient_id` is of the patient that a merge ends.
+patient_event = Table(
+    "patient_event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("prior_patient_id", Text, nullable=False),
+    Column("prior_issuer_of_patient_id", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("applied", Float),
+    CheckConstraint("kind IN ('update', 'merge')", name="patient_event_kind"),
+    sqlite_autoincrement=True,
+)
+Index("patient_event_open", patient_event.c.id, sqlite_where=text("applied IS NULL"))
