@@ -49,6 +49,7 @@ PacsnodeError
 +-- JobRefused                    a job that no further attempt can do
 +-- IncompleteItem                a worklist item lacks what a modality must be told
 +-- MessageRefused                an HL7 message that cannot be carried out; has a code in its acknowledgement
++-- RequestRefused                an HTTP request that is not answered as asked; has an HTTP status
 +-- ArchiveError                  the data root or the index is unusable; the service cannot start
 """
 
@@ -277,6 +278,14 @@ class MessageRefused(PacsnodeError):
     def __init__(self, message: str, code: int, location: str = "", *, rejected: bool = False) -> None:
         super().__init__(message)
         self.code, self.location, self.rejected = code, location, rejected
+
+
+class RequestRefused(PacsnodeError):
+    """An HTTP request that is not answered as asked (PS3.18 8.5). The text is for the one who sent it."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class ArchiveError(PacsnodeError):
