@@ -2,8 +2,11 @@
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pacsnode.dicom.header import Encoding
 from pacsnode.errors import CannotTranscode, CannotUnderstand
@@ -22,11 +25,18 @@ def encoded_frames(fragments: Fragments, frames: int, extended_offsets: bytes | 
 
     Raises CannotUnderstand when there are fewer than `frames`, or nothing tells where one ends.
     """
+    for span in fragments_of_frames(fragments, frames, extended_offsets):
+        values = fragments.values[span]
+        yield bytes(values[0]) if len(values) == 1 else b"".join(values)
+
+
+def fragments_of_frames(
+    fragments: Fragments, frames: int, extended_offsets: bytes | None
+) -> "list[slice[int, int, None]]":
+    """Which fragments make up each frame. Raises CannotUnderstand, see encoded_frames."""
     starts = _first_fragments(fragments, frames, extended_offsets)
     ends = [*starts[1:], len(fragments.values)]
-    for start, end in list(zip(starts, ends, strict=True))[:frames]:
-        values = fragments.values[start:end]
-        yield bytes(values[0]) if len(values) == 1 else b"".join(values)
+    return [slice(start, end) for start, end in zip(starts, ends, strict=True)][:frames]
 
 
 def _first_fragments(fragments: Fragments, frames: int, extended_offsets: bytes | None) -> list[int]:
@@ -53,6 +63,20 @@ def _numbers(table: Buffer | None, typecode: str) -> tuple[int, ...]:
     return (
         struct.unpack(f"<{len(table) // size}{typecode}", table[: len(table) // size * size]) if table else ()
     )
+
+
+def packed(cells: Iterable[NDArray[np.integer]]) -> Iterator[bytes]:
+    """Cells of one bit without a gap, between frames neither, padded to an even length (PS3.5 8.1.1, 8.2)."""
+    rest = np.empty(0, np.uint8)
+    total = 0
+    for some in cells:
+        bits = np.concatenate((rest, some.ravel() & 1))
+        whole = len(bits) // 8 * 8
+        yield np.packbits(bits[:whole].astype(np.uint8), bitorder="little").tobytes()
+        total += whole // 8
+        rest = bits[whole:].astype(np.uint8)
+    last = np.packbits(rest, bitorder="little").tobytes()
+    yield last + bytes((total + len(last)) & 1)
 
 
 def write_encapsulated(out: BinaryIO, frames: Iterator[Buffer], count: int) -> None:

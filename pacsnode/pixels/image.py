@@ -1,6 +1,6 @@
 """The attributes that describe Pixel Data, read from a data set and kept true (PS3.3 C.7.6.3, PS3.5 8.1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,7 +94,7 @@ def has_embedded_overlay(data_set: DataSet) -> bool:
 def set_color(data_set: DataSet, image: Image, photometric: str) -> None:
     """Say that the samples are colour by pixel, and in which colour space."""
     if photometric != image.photometric:
-        _set_text(data_set, PHOTOMETRIC_INTERPRETATION, b"CS", photometric)
+        set_text(data_set, PHOTOMETRIC_INTERPRETATION, b"CS", photometric)
     if image.is_color:
         _set_number(data_set, PLANAR_CONFIGURATION, 0)
 
@@ -109,11 +109,11 @@ def mark_lossy(data_set: DataSet, ratio: float, method: str) -> None:
     """Say that the pixels have been through a lossy compression, where it is not said (PS3.3 C.7.6.1.1.5)."""
     if (data_set.raw(LOSSY_IMAGE_COMPRESSION) or b"").strip(b" \0") == b"01":
         return
-    _set_text(data_set, LOSSY_IMAGE_COMPRESSION, b"CS", "01")
+    set_text(data_set, LOSSY_IMAGE_COMPRESSION, b"CS", "01")
     if not data_set.raw(LOSSY_IMAGE_COMPRESSION_RATIO):
-        _set_text(data_set, LOSSY_IMAGE_COMPRESSION_RATIO, b"DS", f"{ratio:.2f}")
+        set_text(data_set, LOSSY_IMAGE_COMPRESSION_RATIO, b"DS", f"{ratio:.2f}")
     if not data_set.raw(LOSSY_IMAGE_COMPRESSION_METHOD):
-        _set_text(data_set, LOSSY_IMAGE_COMPRESSION_METHOD, b"CS", method)
+        set_text(data_set, LOSSY_IMAGE_COMPRESSION_METHOD, b"CS", method)
 
 
 def says_lossless(data_set: DataSet) -> bool:
@@ -143,10 +143,6 @@ def _set_number(data_set: DataSet, tag: int, value: int) -> None:
     data_set.set(tag, b"US", value.to_bytes(2, "little"))
 
 
-def _set_text(data_set: DataSet, tag: int, vr: bytes, text: str) -> None:
-    data_set.set(tag, vr, (text + " " * (len(text) & 1)).encode("ascii"))
-
-
 def _number(data_set: DataSet, tag: int, default: int | None = None) -> int:
     raw = data_set.raw(tag)
     if raw is not None and len(raw) >= 2:
@@ -163,3 +159,23 @@ def _frames(data_set: DataSet) -> int:
     if not raw.isdigit():
         raise CannotUnderstand(f"Number of Frames is {raw[:16]!r}")
     return max(int(raw), 1)  # 0 is met where 1 is meant
+
+
+def set_text(data_set: DataSet, tag: int, vr: bytes, text: str) -> None:
+    """Set ASCII text, padded to an even length, a UID with a zero byte (PS3.5 6.2)."""
+    padding = ("\0" if vr == b"UI" else " ") * (len(text) & 1)
+    data_set.set(tag, vr, (text + padding).encode("ascii"))
+
+
+def numbers_of(data_set: DataSet, tag: int) -> list[float]:
+    """The values of a DS or IS; none when it is absent or holds what is no number."""
+    try:
+        texts = (data_set.raw(tag) or b"").decode("ascii").split("\\")
+        return [float(text.strip(" \0")) for text in texts if text.strip(" \0")]
+    except ValueError:
+        return []
+
+
+def set_numbers(data_set: DataSet, tag: int, vr: bytes, values: Iterable[float]) -> None:
+    """Set a DS or IS; six places and ten digits keep a DS below its 16 characters."""
+    set_text(data_set, tag, vr, "\\".join(f"{round(value, 6) + 0.0:.10g}" for value in values))

@@ -5,14 +5,19 @@ from dataclasses import asdict, dataclass
 from typing import Final, Self
 
 from pacsnode import errors
+from pacsnode.dicom.frame_range import FrameRange
 from pacsnode.dicom.uid import UID
 
 # The errors an answer can name; any other would be a bug
 _ERRORS: Final[dict[str, type[errors.OperationError]]] = {
     error.__name__: error
     for error in (
+        errors.CannotCreateInstance,
+        errors.CannotExtractFrames,
         errors.CannotTranscode,
         errors.CannotUnderstand,
+        errors.FramesNotFound,
+        errors.NotTimeBased,
         errors.OutOfResources,
         errors.ProcessingFailure,
     )
@@ -20,8 +25,24 @@ _ERRORS: Final[dict[str, type[errors.OperationError]]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Extraction:
+    """The instance to be made of some frames (PS3.4 Y.3.3).
+
+    `station`: the AE title that extracts; `moment`: when, a DT with its offset from UTC.
+    """
+
+    sop_instance: UID
+    frame_range: FrameRange
+    station: str
+    moment: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """The data set behind `data_offset` bytes of `source` goes to `output`, in `seconds` at most."""
+    """The data set behind `data_offset` bytes of `source` goes to `output`, in `seconds` at most.
+
+    Before it is written in `target`, frames are extracted or its bulk data is left out, where that is asked.
+    """
 
     source: str
     data_offset: int
@@ -29,13 +50,20 @@ class Job:
     target: UID
     output: str
     seconds: int
+    extraction: Extraction | None = None
+    without_bulk_data: bool = False
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: str) -> Self:
-        return cls(**json.loads(line))
+        fields = json.loads(line)
+        if extraction := fields["extraction"]:
+            frame_range = extraction.pop("frame_range")
+            frame_range = FrameRange(frame_range["tag"], tuple(frame_range["values"]))
+            fields["extraction"] = Extraction(**extraction, frame_range=frame_range)
+        return cls(**fields)
 
 
 def answer_line(error: errors.OperationError | None) -> str:

@@ -10,15 +10,17 @@ import itertools
 import math
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotTranscode, CannotUnderstand, OutOfResources
 from pacsnode.log import get_logger
-from pacsnode.pixels.job import Job, error_of
+from pacsnode.pixels import plan
+from pacsnode.pixels.job import Extraction, Job, error_of
 
 JOBS_PER_WORKER: Final = 1000  # then a fresh one: what codecs leak is bounded
 SUFFIX: Final = ".transcoded"
@@ -41,15 +43,20 @@ class Transcoded:
 
 @dataclass(frozen=True, slots=True)
 class TranscoderOptions:
-    """At most `workers` processes, `time_limit` seconds an object, `memory_limit` bytes a worker."""
+    """At most `workers` processes, `time_limit` seconds an object, `memory_limit` bytes a worker.
+
+    `enabled` and `recompress_lossy` say what targets_of() and choose() find, see plan.targets_of.
+    """
 
     workers: int = 2
     time_limit: float = 120
     memory_limit: int = 2 * 2**30
+    enabled: bool = True
+    recompress_lossy: bool = False
 
 
 class Transcoder:
-    """Transcodes stored objects in worker processes, which are started when they are first needed."""
+    """Makes other objects of stored ones in worker processes, started when they are first needed."""
 
     def __init__(self, spool: Path, options: TranscoderOptions | None = None) -> None:
         """`spool` is a folder for results; those of an earlier node are removed at first use."""
@@ -68,19 +75,52 @@ class Transcoder:
 
         Raises CannotTranscode, CannotUnderstand, OutOfResources; cancelling stops the work.
         """
-        await self._prepare()
+        return await self._make(self._job(source, data_offset, stored, target))
+
+    async def extract_frames(
+        self, source: Path, data_offset: int, stored: UID, extraction: Extraction
+    ) -> Transcoded:
+        """Make a new instance of some frames, in the transfer syntax of the source (PS3.4 Y.3.3).
+
+        Raises FramesNotFound, CannotCreateInstance, CannotExtractFrames, NotTimeBased, and as transcode().
+        """
+        job = self._job(source, data_offset, stored, stored)
+        return await self._make(replace(job, extraction=extraction))
+
+    async def leave_out_bulk_data(
+        self, source: Path, data_offset: int, stored: UID, target: UID
+    ) -> Transcoded:
+        """Make an instance without its bulk data (PS3.4 Z.1.3); `target` is uncompressed, or `stored`."""
+        job = self._job(source, data_offset, stored, target)
+        return await self._make(replace(job, without_bulk_data=True))
+
+    def targets_of(self, stored: UID) -> tuple[UID, ...]:
+        """The transfer syntaxes an object may be sent in here, `stored` first; see plan.targets_of."""
+        if not self._options.enabled:
+            return (stored,)
+        return plan.targets_of(stored, self._options.recompress_lossy)
+
+    def choose(self, stored: UID, accepted: Collection[UID]) -> UID | None:
+        """The transfer syntax to send in among those a peer accepts; None when there is none."""
+        return next((uid for uid in self.targets_of(stored) if uid in accepted), None)
+
+    def _job(self, source: Path, data_offset: int, stored: UID, target: UID) -> Job:
         output = self._spool / f"{next(self._numbers)}{SUFFIX}"
         seconds = math.ceil(self._options.time_limit) + ALARM_MARGIN
-        job = Job(str(source), data_offset, stored, target, str(output), seconds)
+        return Job(str(source), data_offset, stored, target, str(output), seconds)
+
+    async def _make(self, job: Job) -> Transcoded:
+        await self._prepare()
+        output = Path(job.output)
         try:
             async with self._turns:
                 while not await self._perform(job):
                     pass
             size = (await asyncio.to_thread(output.stat)).st_size
         except BaseException:
-            output.unlink(missing_ok=True)
+            _forget(output)
             raise
-        return Transcoded(output, target, size)
+        return Transcoded(output, job.target, size)
 
     async def close(self) -> None:
         """End the workers; what they still do fails."""
@@ -195,6 +235,11 @@ class _Worker:
             with suppress(ProcessLookupError):
                 self._process.kill()
         await self._process.wait()
+
+
+def _forget(output: Path) -> None:
+    """Remove what an unfinished job has written; at once, as whoever is cancelled cannot wait."""
+    output.unlink(missing_ok=True)
 
 
 def _empty(spool: Path) -> None:

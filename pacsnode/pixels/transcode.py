@@ -20,7 +20,7 @@ from pacsnode.errors import CannotTranscode, CannotUnderstand
 from pacsnode.pixels import codec, plan
 from pacsnode.pixels.codec import Frame, Samples
 from pacsnode.pixels.deflate import Deflating, Sink, inflated
-from pacsnode.pixels.frames import encoded_frames, write_encapsulated
+from pacsnode.pixels.frames import encoded_frames, packed, write_encapsulated
 from pacsnode.pixels.image import (
     EXTENDED_OFFSET_TABLE,
     Image,
@@ -64,9 +64,24 @@ def transcode(source: memoryview, stored: UID, target: UID, out: BinaryIO) -> No
     """
     if target not in plan.targets_of(stored, recompress_lossy=True):
         raise CannotTranscode(f"{target} cannot be made of {stored}")
+    write_as(opened(source, stored), stored, target, out)
+
+
+def opened(source: memoryview, stored: UID) -> DataSet:
+    """The data set in `source`. Raises CannotUnderstand when it is damaged."""
     if stored in DEFLATED_TRANSFER_SYNTAXES:
         source = inflated(source)
-    data_set = read(source, encoding_of(stored))
+    return read(source, encoding_of(stored))
+
+
+def write_as(data_set: DataSet, stored: UID, target: UID, out: BinaryIO) -> None:
+    """Write a data set that was read in `stored` in `target`; raises as transcode() does."""
+    if stored == target:
+        sink = Deflating(out) if target in DEFLATED_TRANSFER_SYNTAXES else out
+        _write(data_set, target, sink)
+        if isinstance(sink, Deflating):
+            sink.finish()
+        return
     if not plan.is_renamed(stored, target):
         _convert_nested(data_set, stored, target)
     if target in plan.NATIVE:
@@ -140,7 +155,7 @@ def _native_value(
     if length > NATIVE_LIMIT:
         raise CannotTranscode(f"{length} bytes are too long for native Pixel Data")
     element.vr = b"OB" if image.allocated <= 8 else b"OW"
-    parts = _packed(frames) if image.allocated == 1 else _padded(frames, length)
+    parts = packed(frames) if image.allocated == 1 else _padded(frames, length)
     if encoding_of(target).little_endian:
         return length, parts
     return length, (
@@ -203,20 +218,6 @@ def _padded(frames: Iterable[Samples], length: int) -> Iterator[Buffer]:
         yield data
     if written_length != length:
         yield bytes(length - written_length)
-
-
-def _packed(frames: Iterable[Samples]) -> Iterator[Buffer]:
-    """Cells of one bit without a gap, between frames neither (PS3.5 8.1.1, 8.2)."""
-    rest = np.empty(0, np.uint8)
-    total = 0
-    for samples in frames:
-        bits = np.concatenate((rest, samples.ravel() & 1))
-        whole = len(bits) // 8 * 8
-        yield np.packbits(bits[:whole].astype(np.uint8), bitorder="little").tobytes()
-        total += whole // 8
-        rest = bits[whole:].astype(np.uint8)
-    last = np.packbits(rest, bitorder="little").tobytes()
-    yield last + bytes((total + len(last)) & 1)
 
 
 def _native_frames(value: Buffer, image: Image) -> Iterator[Samples]:

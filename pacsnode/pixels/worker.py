@@ -1,4 +1,4 @@
-"""The worker process: reads a job a line, transcodes, answers a line. Its input, closed, ends it; see `pool`.
+"""The worker process: reads a job a line, does it, answers a line. Its input, closed, ends it; see `pool`.
 
 A hostile frame may make a codec crash, hang or take all memory; then the kernel ends this process, by a limit
 or by the alarm, and that object fails alone.
@@ -10,11 +10,13 @@ import os
 import resource
 import signal
 import sys
-from typing import Final
+from typing import BinaryIO, Final
 
 from pacsnode.errors import OperationError, OutOfResources, ProcessingFailure
+from pacsnode.pixels.bulk import leave_out_bulk_data
+from pacsnode.pixels.extract import extract
 from pacsnode.pixels.job import Job, answer_line
-from pacsnode.pixels.transcode import transcode
+from pacsnode.pixels.transcode import opened, transcode, write_as
 
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -38,7 +40,7 @@ def perform(job: Job) -> OperationError | None:
     signal.alarm(job.seconds)  # the pool ends a hanging worker sooner, but the pool may be gone
     try:
         with open(job.output, "wb") as out:
-            transcode(_mapped(job.source)[job.data_offset :], job.stored, job.target, out)
+            _write(job, _mapped(job.source)[job.data_offset :], out)
     except OperationError as error:
         return error
     except MemoryError:
@@ -51,6 +53,18 @@ def perform(job: Job) -> OperationError | None:
     finally:
         signal.alarm(0)
     return None
+
+
+def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
+    if job.extraction is None and not job.without_bulk_data:
+        transcode(source, job.stored, job.target, out)
+        return
+    data_set = opened(source, job.stored)
+    if job.extraction is not None:
+        extract(data_set, job.stored, job.extraction)
+    if job.without_bulk_data:
+        leave_out_bulk_data(data_set)
+    write_as(data_set, job.stored, job.target, out)
 
 
 def _mapped(path: str) -> memoryview:
