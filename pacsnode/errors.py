@@ -217,7 +217,7 @@ class NoLongerInProgress(InstanceFault):
 
 
 class AttributeFault(OperationError):
-    """`attributes` holds the tags at fault, for the Attribute (Identifier) List of the response (PS3.7 C.5)."""
+    """`attributes` holds the tags at fault, for the Attribute (Identifier) List of a response (PS3.7 C.5)."""
 
     def __init__(self, message: str, attributes: tuple[int, ...] = ()) -> None:
         super().__init__(message)

@@ -82,6 +82,7 @@ MAX_COMMAND_SET: Final = 64 * 1024  # bytes; the longest legal one is a list of 
 _HEADER = Struct("<HHI")
 _US = Struct("<H")
 _GROUP_LENGTH = Struct("<HHII")
+_TAG = Struct("<HH")
 
 
 class CommandSet:
@@ -105,7 +106,15 @@ class CommandSet:
 
     def text(self, element: int) -> str:
         """A value of VR UI, AE or LO without its padding; empty when absent."""
-        return self.elements.get(element, b"").rstrip(b"\0 ").lstrip(b" ").decode("ascii", "replace")
+        value = self.elements.get(element)
+        return value.rstrip(b"\0 ").lstrip(b" ").decode("ascii", "replace") if value else ""
+
+    def tags(self, element: int) -> tuple[int, ...]:
+        """The values of VR AT. Raises InvalidMessage when they are cut short."""
+        raw = self.elements.get(element, b"")
+        if len(raw) % _TAG.size:
+            raise InvalidMessage(f"command element (0000,{element:04X}) is no list of tags")
+        return tuple(group << 16 | number for group, number in _TAG.iter_unpack(raw))
 
     @property
     def is_response(self) -> bool:

@@ -138,15 +138,22 @@ def response(
     comment: str = "",
     offending: Sequence[int] = (),
     suboperations: Sequence[int | None] = (),
+    error_id: int | None = None,
+    sop_instance: UID | None = None,
+    attributes: Sequence[int] = (),
+    typed: bool = False,
 ) -> bytes:
     """The response to any request (PS3.7 9.3, 10.3).
 
     `suboperations`: numbers of remaining, completed, failed and warning sub-operations; None leaves one out.
-    Of more than a US can tell, the most it can is told.
+    Of more than a US can tell, the most it can is told. `sop_instance`: of the instance an N-CREATE has made
+    without being told its UID. `attributes`: tags for the Attribute Identifier List. `typed`: whether Event
+    or Action Type ID is repeated.
     """
     elements = []
     sop_class = _echoed(request, Element.AFFECTED_SOP_CLASS_UID, Element.REQUESTED_SOP_CLASS_UID)
-    sop_instance = _echoed(request, Element.AFFECTED_SOP_INSTANCE_UID, Element.REQUESTED_SOP_INSTANCE_UID)
+    echoed = _echoed(request, Element.AFFECTED_SOP_INSTANCE_UID, Element.REQUESTED_SOP_INSTANCE_UID)
+    affected = ui(sop_instance) if sop_instance else echoed
     if sop_class:
         elements.append((Element.AFFECTED_SOP_CLASS_UID, sop_class))
     elements += [
@@ -159,8 +166,16 @@ def response(
         elements.append((Element.OFFENDING_ELEMENT, at(offending)))
     if comment:
         elements.append((Element.ERROR_COMMENT, text(comment[:ERROR_COMMENT_LENGTH].translate(_NOT_LO))))
-    if sop_instance:
-        elements.append((Element.AFFECTED_SOP_INSTANCE_UID, sop_instance))
+    if error_id is not None:
+        elements.append((Element.ERROR_ID, us(error_id)))
+    if affected:
+        elements.append((Element.AFFECTED_SOP_INSTANCE_UID, affected))
+    if typed and (event_type := request.elements.get(Element.EVENT_TYPE_ID)):
+        elements.append((Element.EVENT_TYPE_ID, event_type))
+    if attributes:
+        elements.append((Element.ATTRIBUTE_IDENTIFIER_LIST, at(attributes)))
+    if typed and (action_type := request.elements.get(Element.ACTION_TYPE_ID)):
+        elements.append((Element.ACTION_TYPE_ID, action_type))
     for element, count in zip(_SUBOPERATIONS, suboperations, strict=False):
         if count is not None:
             elements.append((element, us(min(count, MAX_US))))

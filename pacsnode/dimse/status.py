@@ -10,6 +10,10 @@ from pacsnode import errors
 SUCCESS: Final = 0x0000
 CANCEL: Final = 0xFE00
 PENDING: Final = 0xFF00
+REQUESTED_ATTRIBUTES_MISSING: Final = (
+    0x0001  # N-GET: what was asked for is not all there (PS3.4 Table F.8.2-2)
+)
+ATTRIBUTE_LIST_ERROR: Final = 0x0107  # N-SET, N-CREATE: done but for some attributes (PS3.7 10.1.3.1.9)
 SUBOPERATIONS_FAILED: Final = 0xA702  # all of them (PS3.4 C.4.2.1.5)
 SUBOPERATIONS_WARNING: Final = 0xB000  # some failed, or had a warning
 DUPLICATE_SOP_INSTANCE: Final = 0x0111
@@ -34,6 +38,19 @@ STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
     errors.NotAuthorized: 0x0124,
     errors.Cancelled: CANCEL,
     errors.ProcessingFailure: 0x0110,
+    errors.NoLongerInProgress: 0x0110,
+    errors.NoSuchAttribute: 0x0105,
+    errors.InvalidAttributeValue: 0x0106,
+    errors.NoSuchInstance: 0x0112,
+    errors.NoSuchEventType: 0x0113,
+    errors.NoSuchArgument: 0x0114,
+    errors.InvalidArgumentValue: 0x0115,
+    errors.InvalidInstance: 0x0117,
+    errors.NoSuchSopClass: 0x0118,
+    errors.ClassInstanceConflict: 0x0119,
+    errors.MissingAttribute: 0x0120,
+    errors.MissingAttributeValue: 0x0121,
+    errors.NoSuchActionType: 0x0123,
 }
 
 

@@ -16,6 +16,8 @@ from typing import Final, Protocol
 import structlog
 
 from pacsnode.config import Dimse
+from pacsnode.dicom.sop_class import name_of
+from pacsnode.dicom.uid import UID
 from pacsnode.dimse import message as messages
 from pacsnode.dimse.assembler import Assembler, MemorySink, Message, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
@@ -135,11 +137,15 @@ class Association:
             case TransportClosed():
                 self._end(AssociationAborted("the peer closed the connection"))
 
-    def received(self) -> None:
-        """A chunk has been taken: stop reading when the disk, the handlers or the readers are behind."""
+    def received(self) -> bool:
+        """A chunk has been taken: stop reading when the disk, the handlers or the readers are behind.
+
+        The peer may hold back what it has until it gets an acknowledgement, but not where it has nothing.
+        """
         performer = self._performer
         if performer.is_full or self._invoker.has_unread or performer.unwritten > UNWRITTEN_HIGH:
             self._transport.pause_reading()
+        return not (self._assembler.is_idle and performer.is_idle and self._invoker.has_been_answered)
 
     def disconnected(self) -> None:
         self._end(AssociationAborted("the connection was lost"))
@@ -193,12 +199,26 @@ class Association:
 
     async def send(self, context_id: int, command: bytes, data: OutgoingData | None) -> None:
         """Send one message, as fast as the peer takes it. One that is broken off ends the association."""
+        while self.holds_responses:
+            await self.responses_sent()
+        if self._failure is not None:
+            raise self._failure
+        if isinstance(data, AsyncGenerator):
+            await self._send_in_pieces(context_id, command, data)
+        else:
+            self._send_whole(context_id, command, data)
+
+    async def _send_in_pieces(
+        self, context_id: int, command: bytes, data: AsyncGenerator[Buffer, None]
+    ) -> None:
         async with self._sending:
-            await self.drain()
             if self._failure is not None:
                 raise self._failure
             try:
-                await self._send_message(context_id, command, data)
+                self._transport.upper_layer.send_data(context_id, True, command)
+                async with aclosing(data):
+                    await self._send_pieces(context_id, data)
+                self._transport.flush()
             except BaseException:
                 self.abort_now()
                 raise
@@ -220,12 +240,12 @@ class Association:
             comment=response.comment,
             offending=response.offending,
             suboperations=response.suboperations,
+            error_id=response.error_id,
+            sop_instance=response.sop_instance,
+            attributes=response.attributes,
+            typed=response.typed,
         )
-        upper_layer = self._transport.upper_layer
-        upper_layer.send_data(request.context.id, True, command)
-        if response.data is not None:
-            upper_layer.send_data(request.context.id, False, response.data)
-        self._transport.flush()
+        self._send_whole(request.context.id, command, response.data)
 
     async def drain(self) -> None:
         """Wait until the peer has taken enough of what was sent."""
@@ -310,11 +330,16 @@ class Association:
         self.window = self._invoker.grant(ours)
         self._performer.grant(theirs)
         self.established.set_result(accept)
-        self.log.debug(
+        served = {context.abstract_syntax for context in self.contexts.values()}
+        refused = {context.abstract_syntax for context in accept.contexts} - served
+        # Who comes in belongs in the log from the beginning: an association that hangs has no other line.
+        # Those that go out are told by the operation they serve.
+        tell = self.log.debug if self._owner is None else self.log.info
+        tell(
             "association.accepted",
             remote=self.remote_address,
             contexts=len(self.contexts),
-            refused=len(accept.contexts) - len(self.contexts),
+            refused=sorted(name_of(UID(uid[: messages.UID_LENGTH])) for uid in refused),
             window=theirs,
         )
 
@@ -393,14 +418,11 @@ class Association:
             raise InvalidMessage(f"presentation context {context_id} was not accepted")
         return context
 
-    async def _send_message(self, context_id: int, command: bytes, data: OutgoingData | None) -> None:
-        upper_layer = self._transport.upper_layer
-        upper_layer.send_data(context_id, True, command)
-        if isinstance(data, AsyncGenerator):
-            async with aclosing(data):
-                await self._send_pieces(context_id, data)
-        elif data is not None:
-            upper_layer.send_data(context_id, False, data)
+    def _send_whole(self, context_id: int, command: bytes, data: Buffer | None) -> None:
+        if data is None:
+            self._transport.upper_layer.send_data(context_id, True, command)
+        else:
+            self._transport.upper_layer.send_message(context_id, command, data)
         self._transport.flush()
 
     async def _send_pieces(self, context_id: int, data: AsyncGenerator[Buffer, None]) -> None:

@@ -15,13 +15,12 @@ from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.dimse.message import UID_LENGTH
 from pacsnode.dimse.status import CANCEL, SUCCESS, is_pending, status_of
 from pacsnode.errors import (
-    InvalidFrameRange,
-    InvalidIdentifier,
     InvalidMessage,
     OperationError,
     ProcessingFailure,
     SopClassNotSupported,
 )
+from pacsnode.net.refusal import refusal_of
 from pacsnode.net.service import Operation, Request, Response, ServiceRegistry
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 MAX_OPERATIONS: Final = 256  # requests in hand at once where the peer was granted an unlimited window
 SPARE_OPERATIONS: Final = 8  # beyond the granted window: C-CANCEL and C-ECHO must get through
 CANCELLABLE: Final = frozenset({CommandField.C_FIND_RQ, CommandField.C_GET_RQ, CommandField.C_MOVE_RQ})
-_NO_SCP: Final = "this side is no SCP of the SOP class on this association"
+_WRONG_ROLE: Final = "this side has another role for the SOP class on this association"
 
 
 class _Running:
@@ -79,8 +78,8 @@ class Performer:
     def open_sink(self, context: AcceptedContext, command: CommandSet) -> Sink:
         """Where the data set of a request goes, as its service class has it."""
         service = self._registry.serving(context)
-        if service is None or not context.as_scp:
-            return RefusingSink(SopClassNotSupported(_NO_SCP))
+        if service is None or not _may_ask(context, command.field):
+            return RefusingSink(SopClassNotSupported(_WRONG_ROLE))
         try:
             sink = service.open_data_set(self._association, context, command)
         except OperationError as error:
@@ -155,8 +154,8 @@ class Performer:
             self._association.look_at_flow()
 
     async def _answer(self, request: Request) -> None:
-        if not request.context.as_scp:  # role selection left this side none but that of the SCU
-            raise SopClassNotSupported(_NO_SCP)
+        if not _may_ask(request.context, request.command.field):
+            raise SopClassNotSupported(_WRONG_ROLE)
         operation = self._registry.operation(request)
         if operation is not None:
             await self._answer_once(request, operation)
@@ -182,8 +181,7 @@ class Performer:
         if sop_instance := request.command.sop_instance:
             facts["sop_instance"] = sop_instance[:UID_LENGTH]
         self._association.log.warning("operation.failed", **facts)
-        offending = error.offending if isinstance(error, (InvalidIdentifier, InvalidFrameRange)) else ()
-        self._association.respond(request, Response(status, comment=str(error), offending=offending))
+        self._association.respond(request, refusal_of(request, error))
 
     def _finish(self, message_id: int, request: Request) -> None:
         self.served += 1
@@ -192,6 +190,11 @@ class Performer:
         if request.data in self._sinks:
             self._sinks.remove(request.data)
         self._association.operation_ended()
+
+
+def _may_ask(context: AcceptedContext, field: int) -> bool:
+    """Whether the roles of the association let the peer ask this: SCUs ask, but SCPs report events."""
+    return context.as_scu if field == CommandField.N_EVENT_REPORT_RQ else context.as_scp
 
 
 def _held_by(data: Sink | None) -> int:

@@ -1,24 +1,21 @@
-"""The SCUs of the services, on an association of either side (PS3.4 A to C).
+"""The SCUs of the services, on an association of either side (PS3.4 A to C; DIMSE-N: PS3.7 10).
 
 A C-GET has the peer store on the same association: the services given to `connect` take what comes.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final
 
 from pydicom import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
 
-from pacsnode.dicom.header import encoding_of
+from pacsnode.dicom.data_set import decode_data_set, encode_data_set
 from pacsnode.dicom.sop_class import VERIFICATION
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse import message as messages
-from pacsnode.dimse.command import PRIORITY_MEDIUM, CommandSet, Element
+from pacsnode.dimse import message_n
+from pacsnode.dimse.command import PRIORITY_MEDIUM, CommandField, CommandSet, Element
 from pacsnode.errors import NoPresentationContext
 from pacsnode.net.association import Association
 from pacsnode.net.invoker import CommandOf, OutgoingData
@@ -30,6 +27,9 @@ _COUNTERS: Final = (
     Element.FAILED_SUBOPERATIONS,
     Element.WARNING_SUBOPERATIONS,
 )
+
+
+_N_BIT: Final = 0x0100  # of Command Field, in the commands of DIMSE-N (PS3.7 E.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class SubOperations:
 _NONE_TOLD: Final = SubOperations()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for each object sent
 class Reply:
     """A response as its requestor sees it."""
 
@@ -53,6 +53,9 @@ class Reply:
     comment: str
     identifier: Dataset | None = None
     suboperations: SubOperations = _NONE_TOLD
+    sop_instance: UID = UID("")  # noqa: RUF009 - a str
+    attributes: tuple[int, ...] = ()
+    error_id: int | None = None
 
 
 class ServiceUser:
@@ -124,6 +127,96 @@ class ServiceUser:
         """C-GET (PS3.4 C.4.3): as C-MOVE, the instances coming to the services given to `connect`."""
         return self._many(sop_class, lambda number: messages.c_get_rq(number, sop_class), identifier)
 
+    async def n_create(
+        self, sop_class: UID, sop_instance: UID | None, attributes: Dataset | None, *, on: UID | None = None
+    ) -> Reply:
+        """N-CREATE (PS3.7 10.1.5); the reply has the UID when the peer is to assign one.
+
+        `on`: the abstract syntax of the context it goes on, where that is not the SOP class (PS3.4 CC.2).
+        """
+        return await self._one(
+            on or sop_class,
+            lambda number: message_n.n_create_rq(
+                number, sop_class, sop_instance, has_data_set=attributes is not None
+            ),
+            attributes,
+        )
+
+    async def n_set(
+        self, sop_class: UID, sop_instance: UID, modifications: Dataset, *, on: UID | None = None
+    ) -> Reply:
+        """N-SET (PS3.7 10.1.3)."""
+        return await self._one(
+            on or sop_class,
+            lambda number: message_n.n_set_rq(number, sop_class, sop_instance),
+            modifications,
+        )
+
+    async def n_get(
+        self, sop_class: UID, sop_instance: UID, attributes: Sequence[int] = (), *, on: UID | None = None
+    ) -> Reply:
+        """N-GET (PS3.7 10.1.2): the attributes of those tags, or all."""
+        return await self._one(
+            on or sop_class,
+            lambda number: message_n.n_get_rq(number, sop_class, sop_instance, attributes),
+            None,
+        )
+
+    async def n_action(
+        self,
+        sop_class: UID,
+        sop_instance: UID,
+        action_type: int,
+        information: Dataset | None,
+        *,
+        on: UID | None = None,
+    ) -> Reply:
+        """N-ACTION (PS3.7 10.1.4)."""
+        return await self._one(
+            on or sop_class,
+            lambda number: message_n.n_action_rq(
+                number, sop_class, sop_instance, action_type, has_data_set=information is not None
+            ),
+            information,
+        )
+
+    async def n_event_report(
+        self,
+        sop_class: UID,
+        sop_instance: UID,
+        event_type: int,
+        information: Dataset | None,
+        *,
+        on: UID | None = None,
+    ) -> Reply:
+        """N-EVENT-REPORT (PS3.7 10.1.1). Raises NoPresentationContext where this side is no SCP of it."""
+        return await self._one(
+            on or sop_class,
+            lambda number: message_n.n_event_report_rq(
+                number, sop_class, sop_instance, event_type, has_data_set=information is not None
+            ),
+            information,
+            as_scp=True,
+        )
+
+    async def n_delete(self, sop_class: UID, sop_instance: UID, *, on: UID | None = None) -> Reply:
+        """N-DELETE (PS3.7 10.1.6)."""
+        return await self._one(
+            on or sop_class, lambda number: message_n.n_delete_rq(number, sop_class, sop_instance), None
+        )
+
+    async def _one(
+        self, abstract_syntax: UID, command_of: CommandOf, data_set: Dataset | None, *, as_scp: bool = False
+    ) -> Reply:
+        """A request of DIMSE-N and its response, with what comes with it."""
+        context = self.context(abstract_syntax)
+        if not (context.as_scp if as_scp else context.as_scu):
+            raise NoPresentationContext(f"the peer leaves this side no role to do so in {abstract_syntax}")
+        encoded = None if data_set is None else encode_data_set(data_set, context.transfer_syntax)
+        async with aclosing(self.association.invoke(context, command_of, encoded)) as replies:
+            command, data = await anext(replies)
+        return _reply(command, decode_data_set(data, context.transfer_syntax) if data else None)
+
     async def _many(
         self, sop_class: UID, command_of: CommandOf, identifier: Dataset
     ) -> AsyncGenerator[Reply, None]:
@@ -134,26 +227,16 @@ class ServiceUser:
                 yield _reply(command, decode_data_set(data, context.transfer_syntax) if data else None)
 
 
-def encode_data_set(data_set: Dataset, transfer_syntax: UID) -> bytes:
-    """A data set in an uncompressed transfer syntax (PS3.5 7, A)."""
-    encoding = encoding_of(transfer_syntax)
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = encoding.implicit, encoding.little_endian
-    write_dataset(buffer, data_set)
-    return buffer.getvalue()
-
-
-def decode_data_set(data: bytes, transfer_syntax: UID) -> Dataset:
-    """The reverse of `encode_data_set`."""
-    encoding = encoding_of(transfer_syntax)
-    return read_dataset(BytesIO(data), encoding.implicit, encoding.little_endian)
-
-
 def _reply(command: CommandSet, identifier: Dataset | None = None) -> Reply:
-    return Reply(command.status, command.text(Element.ERROR_COMMENT), identifier, _suboperations(command))
+    reply = Reply(command.status, command.text(Element.ERROR_COMMENT), identifier, _suboperations(command))
+    if command.field & _N_BIT:
+        reply.sop_instance = command.sop_instance
+        reply.attributes = command.tags(Element.ATTRIBUTE_IDENTIFIER_LIST)
+        reply.error_id = command.us_or_none(Element.ERROR_ID)
+    return reply
 
 
 def _suboperations(command: CommandSet) -> SubOperations:
-    if command.elements.keys().isdisjoint(_COUNTERS):
+    if command.field == CommandField.C_STORE_RSP:
         return _NONE_TOLD
     return SubOperations(*map(command.us_or_none, _COUNTERS))

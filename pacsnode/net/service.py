@@ -44,13 +44,20 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One response. `data` is encoded in the context's transfer syntax."""
+    """One response. `data` is encoded in the context's transfer syntax.
+
+    The last four are of DIMSE-N: see `messages.response`.
+    """
 
     status: int
     data: bytes | None = None
     comment: str = ""
     offending: tuple[int, ...] = ()
     suboperations: tuple[int | None, ...] = ()
+    error_id: int | None = None
+    sop_instance: UID | None = None
+    attributes: tuple[int, ...] = ()
+    typed: bool = False
 
 
 Operation = Callable[[Request], Awaitable[Response]]

@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pacsnode.archive import outgoing
 from pacsnode.archive.archive import Archive
 from pacsnode.config import Peer
+from pacsnode.dicom.data_set import encode_data_set
 from pacsnode.dicom.sop_class import (
     EXPLICIT_VR_LE,
     IMPLICIT_VR_LE,
@@ -24,7 +25,7 @@ from pacsnode.dicom.uid import UID, AETitle
 from pacsnode.dimse.message import c_move_rq
 from pacsnode.errors import MatchesNotCounted
 from pacsnode.net.requestor import connect
-from pacsnode.net.scu import Reply, ServiceUser, SubOperations, encode_data_set
+from pacsnode.net.scu import Reply, ServiceUser, SubOperations
 from pacsnode.node import Node
 from pacsnode.services import retrieve
 from pacsnode.ul.negotiation import ProposedContext
