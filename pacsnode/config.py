@@ -93,6 +93,9 @@ Host = Annotated[str, Field(min_length=1), Allowed("a host name or an IP address
 Seconds = Annotated[
     float, BeforeValidator(_no_bool), Field(ge=0, le=86400), Allowed("seconds, 0 to 86400 (0: no limit)")
 ]
+Patience = Annotated[
+    float, BeforeValidator(_no_bool), Field(gt=0, le=86400), Allowed("seconds, more than 0, to 86400")
+]
 Threads = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=64), Allowed("1 to 64")]
 Size = Annotated[
     ByteSize, BeforeValidator(_no_bool), Field(ge=0), Allowed('bytes, or a size such as "512 MiB" or "1 GB"')
@@ -108,6 +111,47 @@ PduLength = Annotated[
 Titles = Annotated[tuple[Title, ...], BeforeValidator(_split), Allowed("a list of AE titles")]
 Uids = Annotated[
     tuple[Annotated[UID, AfterValidator(_uid)], ...], BeforeValidator(_split), Allowed("a list of UIDs")
+]
+Hours = Annotated[
+    float, BeforeValidator(_no_bool), Field(ge=0, le=87600), Allowed("hours, 0 to 87600 (0: never)")
+]
+Removals = Annotated[
+    tuple[Literal["started", "completed", "arrived"], ...],
+    BeforeValidator(_split),
+    Allowed('a list of "started", "completed", "arrived"'),
+]
+Views = Annotated[
+    tuple[
+        Annotated[str, Field(pattern=r"^[^=]+= *(all|none|station|modality +[^ ].*|location +[^ ].*)$")], ...
+    ],
+    BeforeValidator(_split),
+    Allowed('a list of "AET = all", "= none", "= station", "= modality CT/MR" or "= location ROOM 1"'),
+]
+Stations = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[A-Z0-9_ ]+= *[^= ][^=]*$")], ...],
+    BeforeValidator(_split),
+    Allowed('a list of "MODALITY = AET/AET"'),
+]
+CharacterSet = Annotated[
+    str,
+    Field(min_length=1),
+    Allowed('a value of HL7 table 0211: "ASCII", "8859/1", "UNICODE UTF-8", "ISO IR87"'),
+]
+PublicUrl = Annotated[
+    str,
+    Field(pattern=r"^(https?://[^/?#\s]+(/[^?#\s]*)?)?$"),
+    AfterValidator(lambda url: url.rstrip("/")),
+    Allowed("an http or https URL without query, or empty"),
+]
+Origins = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^(\*|null|https?://[^/?#\s]+)$")], ...],
+    BeforeValidator(_split),
+    Allowed('a list of origins such as "https://viewer.example.org", or "*"'),
+]
+Methods = Annotated[
+    tuple[Literal["GET", "HEAD", "POST", "PUT", "DELETE"], ...],
+    BeforeValidator(_split),
+    Allowed("a list of GET, HEAD, POST, PUT, DELETE"),
 ]
 PeerPort = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535), Allowed("1 to 65535")]
 
@@ -223,6 +267,16 @@ class Web(Section):
     """Address the HTTP listener binds to."""
     port: Port = 8042
     """TCP port of the HTTP listener."""
+    public_url: PublicUrl = ""
+    """Where clients reach the HTTP listener, for URLs in answers. Empty: as Forwarded or the request says."""
+    cors_origins: Origins = ("*",)
+    """Origins whose pages may read: "*" is any, an empty list none (CORS)."""
+    cors_methods: Methods = ("GET", "HEAD")
+    """Methods that pages of those origins may use; add POST to let them store."""
+    max_results: Annotated[
+        int, BeforeValidator(_no_bool), Field(ge=1, le=1_000_000), Allowed("1 to 1000000")
+    ] = 10_000
+    """Most results in one answer to a search; a Warning tells how many more there are (PS3.18 8.3.4.4)."""
 
 
 class Storage(Section):
@@ -247,6 +301,62 @@ class Query(Section):
     """An attribute that is empty in the archive matches every key, as PS3.4 C.2.2.1.2 has it."""
 
 
+class Worklist(Section):
+    remove_on: Removals = ("completed", "arrived")
+    """What takes an item out of the answers: its MPPS is in progress, is completed, its images arrive."""
+    expire_hours: Hours = 48.0
+    """Hours after its start, and after its last change, when an item that nothing happened to expires."""
+    visibility: Views = ()
+    """What a calling AE sees; the first entry whose title fits counts (`*` and `?` allowed). None fits: all."""
+    stations: Stations = ()
+    """Scheduled stations, by modality, of HL7 orders that name none."""
+    match_unknown: Switch = False
+    """An attribute that an item lacks matches every key, against PS3.4 K.2.2.1.1.1."""
+    folder_interval: Annotated[
+        float, BeforeValidator(_no_bool), Field(ge=0, le=3600), Allowed("seconds, 0 to 3600 (0: never)")
+    ] = 1.0
+    """Seconds between looks into the folder `worklists` of the data root."""
+
+
+class Hl7(Section):
+    enabled: Switch = False
+    """Listen for HL7 v2 messages over MLLP: orders for the worklist, changes of patients."""
+    host: Host = "0.0.0.0"
+    """Address the HL7 listener binds to."""
+    port: Port = 2575
+    """TCP port of the HL7 listener."""
+    character_set: CharacterSet = "8859/1"
+    """Character set of messages that name none (MSH-18) and are not UTF-8."""
+    max_message: Size = ByteSize(2**20)
+    """Longest message taken; the connection of a longer one is closed."""
+    keep_days: Annotated[
+        float, BeforeValidator(_no_bool), Field(ge=0, le=3650), Allowed("days, 0 to 3650 (0: for ever)")
+    ] = 30.0
+    """Days that messages are kept for inspection and to know one that comes again."""
+
+
+class Workflow(Section):
+    series_complete_after: Patience = 15.0
+    """Seconds without a new object after which a series is taken to be complete."""
+    study_stable_after: Patience = 60.0
+    """Seconds without a new object after which a study is taken to be stable."""
+
+
+class Jobs(Section):
+    per_peer: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=64), Allowed("1 to 64")] = 2
+    """Jobs for one peer that run at one time; each has an association of its own."""
+    retry_after: Patience = 10.0
+    """Seconds before a job that failed is tried again; twice as long after each further failure."""
+    retry_longest: Patience = 3600.0
+    """The longest of these waits, in seconds."""
+    retry_limit: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1000), Allowed("1 to 1000")] = 20
+    """Attempts after which a job is given up: it is a dead letter then."""
+    keep_finished: Annotated[
+        float, BeforeValidator(_no_bool), Field(ge=0, le=31_536_000), Allowed("seconds, 0 to 31536000")
+    ] = 604_800.0
+    """Seconds for which jobs that are done or cancelled can be looked at. Dead letters stay."""
+
+
 class Log(Section):
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -268,6 +378,10 @@ class Settings(BaseModel):
     web: Web = Web()
     storage: Storage = Storage()
     query: Query = Query()
+    workflow: Workflow = Workflow()
+    jobs: Jobs = Jobs()
+    worklist: Worklist = Worklist()
+    hl7: Hl7 = Hl7()
     log: Log = Log()
     peers: Annotated[
         Mapping[Title, Peer],

@@ -38,8 +38,9 @@ class Transaction:
         """Run one statement; returns the number of rows it changed."""
         return (await self._connection.execute(sql, parameters)).rowcount
 
-    async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
-        await self._connection.executemany(sql, rows)
+    async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> int:
+        """Run one statement for each row of parameters; returns the number of rows all changed."""
+        return (await self._connection.executemany(sql, rows)).rowcount
 
     async def insert(self, sql: str, parameters: Parameters = ()) -> int:
         """Run one INSERT; returns the number of the new row."""
@@ -77,17 +78,25 @@ class Database:
             await self._connection.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """One transaction at a time; committed at the end of the block, rolled back when it raises."""
+    async def transaction(self, *, synced: bool = True) -> AsyncIterator[Transaction]:
+        """One transaction at a time; committed at the end of the block, rolled back when it raises.
+
+        `synced=False`: it outlives the process, but a power cut may take it back.
+        """
         async with self._turn:
             transaction = Transaction(self._connection)
             try:
+                if not synced:
+                    await self._connection.execute("PRAGMA synchronous = NORMAL")
                 await self._connection.execute("BEGIN IMMEDIATE")
                 yield transaction
                 await self._connection.execute("COMMIT")
             except BaseException:
                 await asyncio.shield(self._roll_back())
                 raise
+            finally:
+                if not synced:
+                    await asyncio.shield(self._sync_again())
         for callback in transaction.committed:
             callback()
 
@@ -99,6 +108,9 @@ class Database:
     async def version(self) -> int:
         """A number that differs when another process has changed the file since it was last asked for."""
         return int((await self.fetch("PRAGMA data_version"))[0][0])
+
+    async def _sync_again(self) -> None:
+        await self._connection.execute("PRAGMA synchronous = FULL")
 
     async def _roll_back(self) -> None:
         await self._connection.execute_fetchall("SELECT 1")  # behind the statement that was cancelled

@@ -1,32 +1,35 @@
 """The durable queue of everything outbound: what waits, what runs, what became of it.
 
-A job is added in the transaction of whatever causes it, and waits in workflow.sqlite until its handler has
-done it. A gathering job takes items (SOP Instance UIDs) until it is taken itself; each item that has been
-acknowledged is noted, so that a job that runs again goes on with what is open. runner.py runs them.
+A job is added in the transaction of whatever causes it, and stays in workflow.sqlite until its handler has
+done it. One that gathers takes items (SOP Instance UIDs) until it is taken itself, so that a thousand objects
+for one destination are one job; an item that has been acknowledged is crossed out at once (receipts.py), and
+a job that runs again goes on with what is open. runner.py runs them.
 """
 
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Final, TypeAlias
 
 from pacsnode.log import get_logger
 from pacsnode.workflow.database import Database, Row, Transaction
+from pacsnode.workflow.receipts import Receipts
 
 log = get_logger()
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
-MOST_ITEMS: Final = 1000  # of one job; more begin another one, so that no job takes hours
 
-HIGH, MEDIUM, LOW = 0, 1, 2  # priorities, the first taken first
+HIGH: Final = 0  # priorities: of the jobs of a peer that are due, the lowest number is taken first
+MEDIUM: Final = 1
+LOW: Final = 2
 
 
 class State(StrEnum):
     """Where a job is."""
 
-    GATHERING = "gathering"  # until what it waits for is complete
+    GATHERING = "gathering"  # until what it is for is complete: a series, a study
     QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"  # it failed, and will be tried again
@@ -35,12 +38,12 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-UNFINISHED: Final = (State.GATHERING, State.QUEUED, State.RUNNING, State.WAITING)
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as it stood when it was read. Times in seconds since the epoch."""
+    """One job as it stood when it was read; times in seconds since the epoch.
+
+    `items` is how many it carries, `items_open` how many of them have not been acknowledged.
+    """
 
     id: int
     kind: str
@@ -49,28 +52,32 @@ class Job:
     priority: int
     payload: Mapping[str, JSON]
     state: State
+    items: int
+    items_open: int
     attempts: int
     error: str
     due: float
     added_at: float
     started_at: float | None
     ended_at: float | None
-    items: int
-    items_done: int
 
 
 Handler = Callable[[Job], Awaitable[None]]
 
-_COUNTED = """
-    SELECT job.*, (SELECT count(*) FROM job_item WHERE job = job.id) AS items,
-           (SELECT count(*) FROM job_item WHERE job = job.id AND done) AS items_done
-    FROM job
-"""
+SELECT: Final = "SELECT *, (SELECT count(*) FROM job_item WHERE job = job.id) AS items_open FROM job"
 _ADD = """
-    INSERT INTO job (kind, peer, key, priority, payload, state, gathers, attempts, error, due, added_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, 0, '', ?, ?)
+    INSERT INTO job (
+        kind, peer, key, priority, payload, state, gathers, due, added_at, items, attempts, error
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')
 """
-_OF_KEY = "SELECT id, state FROM job WHERE key = ? AND state IN ('gathering', 'queued', 'running', 'waiting')"
+_UNFINISHED = "state IN ('gathering', 'queued', 'running', 'waiting')"
+_RETRY = """
+    UPDATE OR IGNORE job SET state = 'queued', attempts = 0, due = 0, ended_at = NULL
+    WHERE id = ? AND state IN ('waiting', 'dead', 'cancelled', 'gathering')
+"""
+_CANCEL = (
+    f"UPDATE job SET state = 'cancelled', ended_at = ? WHERE id = ? AND ({_UNFINISHED} OR state = 'dead')"
+)
 
 
 class Jobs:
@@ -82,12 +89,15 @@ class Jobs:
         self._listeners: list[Callable[[], None]] = []
 
     def register(self, kind: str, handler: Handler) -> None:
-        """Have jobs of a kind done by `handler`. It returns: done; RemoteError or OperationError: tried again
-        until the limit; JobRefused: dead at once."""
+        """Have the jobs of a kind done by `handler`.
+
+        It returns when the job is done. RemoteError and OperationError have it tried again until the limit,
+        JobRefused ends it at once; both make it a dead letter in the end.
+        """
         self.handlers[kind] = handler
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called after each commit that may have made a job due, or cancelled one."""
+        """Have `listener` called after each commit that makes a job due or withdraws one."""
         self._listeners.append(listener)
 
     async def add(
@@ -101,17 +111,138 @@ class Jobs:
         not_before: float | None = None,
         priority: int = MEDIUM,
     ) -> int:
-        """Add a job; its number. While one of the same `key` is unfinished nothing changes, and that one's
-        number is returned. `not_before` in seconds since the epoch."""
-        if key is not None and (found := await transaction.fetch(_OF_KEY, (key,))):
-            return int(found[0]["id"])
-        now = time.time()
-        values = (kind, peer, key, priority, json.dumps(payload), State.QUEUED, 0, not_before or 0.0, now)
-        number = await transaction.insert(_ADD, values)
-        self._changed(transaction)
+        """Add a job; returns its number.
+
+        While one of the same `key` is unfinished nothing changes: the number is that one's. `not_before` is
+        in seconds since the epoch.
+        """
+        if key is not None:
+            found = await transaction.fetch(f"SELECT id FROM job WHERE key = ? AND {_UNFINISHED}", (key,))
+            if found:
+                return int(found[0]["id"])
+        return await self._insert(
+            transaction,
+            kind,
+            peer,
+            key,
+            priority,
+            payload,
+            State.QUEUED,
+            gathers=False,
+            due=not_before or 0.0,
+        )
+
+    async def gather(
+        self,
+        transaction: Transaction,
+        kind: str,
+        peer: str,
+        payload: Mapping[str, JSON],
+        items: Iterable[str],
+        *,
+        key: str,
+        priority: int = MEDIUM,
+        until_released: bool = False,
+    ) -> None:
+        """Give items to the job of `key` that nobody has taken yet, or to a new one.
+
+        `until_released`: a new one is not due before release().
+        """
+        found = await transaction.fetch(
+            "SELECT id FROM job WHERE key = ? AND state IN ('gathering', 'queued')", (key,)
+        )
+        if found:
+            number = int(found[0]["id"])
+        else:
+            state = State.GATHERING if until_released else State.QUEUED
+            number = await self._insert(
+                transaction, kind, peer, key, priority, payload, state, gathers=True, due=0.0
+            )
+        added = await transaction.execute_many(
+            "INSERT OR IGNORE INTO job_item (job, item) VALUES (?, ?)", [(number, item) for item in items]
+        )
+        await transaction.execute("UPDATE job SET items = items + ? WHERE id = ?", (added, number))
+
+    async def release(self, transaction: Transaction, key: str) -> None:
+        """What a job was gathering for is complete: it is due."""
+        changed = await transaction.execute(
+            "UPDATE job SET state = 'queued' WHERE key = ? AND state = 'gathering'", (key,)
+        )
+        if changed:
+            self._tell_when_committed(transaction)
+
+    async def open_items(self, job: Job, limit: int, after: str = "") -> list[str]:
+        """Some items of a job that have not been acknowledged, in the order of their names."""
+        rows = await self._database.fetch(
+            "SELECT item FROM job_item WHERE job = ? AND item > ? ORDER BY item LIMIT ?",
+            (job.id, after, limit),
+        )
+        return [row["item"] for row in rows]
+
+    def receipts(self, job: Job) -> Receipts:
+        """Where the items of a job are crossed out as they are acknowledged."""
+        return Receipts(self._database, job.id)
+
+    async def all(
+        self, states: Iterable[State] = (), peer: str | None = None, limit: int = 1000
+    ) -> list[Job]:
+        """Jobs in these states, or in any, the newest first."""
+        wanted = [state.value for state in states or State]
+        rows = await self._database.fetch(
+            f"{SELECT} WHERE state IN (SELECT value FROM json_each(?)) AND peer = coalesce(?, peer) "
+            "ORDER BY id DESC LIMIT ?",
+            (json.dumps(wanted), peer, limit),
+        )
+        return [job_of(row) for row in rows]
+
+    async def get(self, number: int) -> Job | None:
+        """The job of a number."""
+        rows = await self._database.fetch(f"{SELECT} WHERE id = ?", (number,))
+        return job_of(rows[0]) if rows else None
+
+    async def counts(self) -> dict[State, int]:
+        """How many jobs are in each state."""
+        rows = await self._database.fetch("SELECT state, count(*) AS n FROM job GROUP BY state")
+        return {State(row["state"]): row["n"] for row in rows}
+
+    async def retry(self, number: int) -> bool:
+        """Have a job done now that waits, gathers, is dead or was cancelled; whether it was one of those.
+
+        Not when another one of its key has been added since.
+        """
+        return await self._change(_RETRY, (number,))
+
+    async def cancel(self, number: int) -> bool:
+        """Withdraw a job that is not done; a running one is broken off. Whether it was one."""
+        return await self._change(_CANCEL, (time.time(), number))
+
+    async def _change(self, sql: str, parameters: Sequence[str | int | float]) -> bool:
+        async with self._database.transaction() as transaction:
+            changed = await transaction.execute(sql, parameters)
+            self._tell_when_committed(transaction)
+        return changed > 0
+
+    async def _insert(
+        self,
+        transaction: Transaction,
+        kind: str,
+        peer: str,
+        key: str | None,
+        priority: int,
+        payload: Mapping[str, JSON],
+        state: State,
+        *,
+        gathers: bool,
+        due: float,
+    ) -> int:
+        number = await transaction.insert(
+            _ADD, (kind, peer, key, priority, json.dumps(payload), state, gathers, due, time.time())
+        )
+        self._tell_when_committed(transaction)
+        log.debug("job.queued", job=number, kind=kind, peer=peer, state=state.value)
         return number
 
-    def _changed(self, transaction: Transaction) -> None:
+    def _tell_when_committed(self, transaction: Transaction) -> None:
         if self._tell not in transaction.committed:
             transaction.committed.append(self._tell)
 
@@ -119,21 +250,8 @@ class Jobs:
         for listener in self._listeners:
             listener()
 
-    async def all(self, states: Iterable[State] = (), peer: str | None = None, limit: int = 100) -> list[Job]:
-        """The newest jobs first."""
-        wanted = [state.value for state in states] or [state.value for state in State]
-        sql = f"{_COUNTED} WHERE state IN (SELECT value FROM json_each(?)) AND (? IS NULL OR peer = ?)"
-        rows = await self._database.fetch(
-            f"{sql} ORDER BY id DESC LIMIT ?", (json.dumps(wanted), peer, peer, limit)
-        )
-        return [job_of(row) for row in rows]
-
-    async def get(self, number: int) -> Job | None:
-        rows = await self._database.fetch(f"{_COUNTED} WHERE id = ?", (number,))
-        return job_of(rows[0]) if rows else None
-
 
 def job_of(row: Row) -> Job:
-    """A job from a row of _COUNTED."""
-    values = {name: row[name] for name in Job.__dataclass_fields__}
+    """A job from a row of SELECT."""
+    values = {field.name: row[field.name] for field in fields(Job)}
     return Job(**{**values, "payload": json.loads(row["payload"]), "state": State(row["state"])})

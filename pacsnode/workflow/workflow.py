@@ -12,6 +12,9 @@ from pacsnode.workflow.arrivals import Arrivals
 from pacsnode.workflow.database import Database
 from pacsnode.workflow.jobs import Jobs
 from pacsnode.workflow.peers import Peers
+from pacsnode.workflow.runner import Runner
+from pacsnode.workflow.worklist import Worklist
+from pacsnode.workflow.worklist_folder import WorklistFolder
 
 log = get_logger()
 
@@ -21,11 +24,16 @@ RESTART: Final = 5.0  # seconds; the file may be usable again then: a full disk,
 class Workflow:
     """State beside the objects. Build it with open(); start() comes after the services have registered."""
 
-    def __init__(self, database: Database, archive: Archive, settings: Settings) -> None:
+    def __init__(self, database: Database, archive: Archive, settings: Settings, root: Path) -> None:
         self.database = database
         self.peers = Peers(database, settings.peers)
         self.jobs = Jobs(database)
+        self._runner = Runner(database, self.jobs, settings.jobs)
         self.arrivals = Arrivals()
+        self.worklist = Worklist(database, settings.worklist)
+        self.arrivals.on_stored(self.worklist.arrived)
+        interval = settings.worklist.folder_interval
+        self._worklist_folder = WorklistFolder(database, self.worklist, root, interval)
         self._archive = archive
         self._running: list[asyncio.Task[None]] = []
         self._settings = settings
@@ -33,11 +41,11 @@ class Workflow:
     @classmethod
     async def open(cls, root: Path, archive: Archive, settings: Settings) -> Self:
         """Open the state in a data root. Raises ArchiveError."""
-        return cls(await Database.open(root), archive, settings)
+        return cls(await Database.open(root), archive, settings, root)
 
     async def start(self) -> None:
         """Begin what runs by itself."""
-        for run in (self.peers.run,):
+        for run in (self.peers.run, self._runner.run):
             self._running.append(asyncio.create_task(_forever(run)))
 
     async def stop(self) -> None:

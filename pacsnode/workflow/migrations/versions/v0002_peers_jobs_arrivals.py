@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("payload", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("gathers", sa.Integer, nullable=False),
+        sa.Column("items", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("error", sa.Text, nullable=False),
         sa.Column("due", sa.Float, nullable=False),
@@ -52,7 +53,6 @@ def upgrade() -> None:
         "job_item",
         sa.Column("job", sa.Integer, sa.ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("item", sa.Text, primary_key=True),
-        sa.Column("done", sa.Integer, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
