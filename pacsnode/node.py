@@ -26,6 +26,7 @@ from pacsnode.net.association import timeouts_of
 from pacsnode.net.service import ServiceRegistry
 from pacsnode.notify import ServiceManager
 from pacsnode.pixels.pool import Transcoder
+from pacsnode.pulse import Pulse
 from pacsnode.services import build_registry
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptorPolicy, Support
@@ -50,6 +51,7 @@ class Node:
         self._workflow: Workflow | None = None
         self._acceptor: Acceptor | None = None
         self._web: WebListener | None = None
+        self._pulse = Pulse()
         self.is_serving = False
 
     async def __aenter__(self) -> "Node":
@@ -68,6 +70,11 @@ class Node:
     def web_port(self) -> int:
         assert self._web is not None
         return self._web.port
+
+    @property
+    def loop_lag(self) -> float:
+        """The longest lag of the event loop in the last minute, in seconds."""
+        return self._pulse.longest
 
     @property
     def archive(self) -> Archive:
@@ -100,6 +107,7 @@ class Node:
         except BaseException:
             await self.stop()
             raise
+        self._pulse.start()
         self.is_serving = True
         self._log.info(
             "node.started",
@@ -115,6 +123,7 @@ class Node:
         if self.is_serving and self._acceptor is not None:
             self._log.info("node.draining", associations=self._acceptor.associations)
         self.is_serving = False
+        self._pulse.stop()
         async with AsyncExitStack() as closing:
             if self._archive is not None:
                 closing.push_async_callback(self._archive.close)
@@ -143,7 +152,12 @@ class Node:
 
     def _health(self) -> dict[str, str | int]:
         assert self._acceptor is not None
-        return {"status": "ok", "version": __version__, "associations": self._acceptor.associations}
+        return {
+            "status": "ok",
+            "version": __version__,
+            "associations": self._acceptor.associations,
+            "loop_lag_ms": round(self.loop_lag * 1000),
+        }
 
 
 def archive_options(settings: Settings) -> ArchiveOptions:

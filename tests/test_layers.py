@@ -15,6 +15,7 @@ STANDS_ON: dict[str, set[str]] = {
     "errors": set(),
     "log": set(),
     "notify": set(),
+    "pulse": {"log"},
     "dicom": {"errors"},
     "config": {"dicom"},
     "ul": {"dicom"},
@@ -25,7 +26,7 @@ STANDS_ON: dict[str, set[str]] = {
     "workflow": {"archive"},
     "services": {"net", "workflow", "pixels"},
     "web": {"workflow", "pixels"},
-    "node": {"services", "web", "notify"},
+    "node": {"services", "web", "notify", "pulse"},
     "cli": {"node"},
 }
 

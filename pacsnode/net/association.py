@@ -332,16 +332,16 @@ class Association:
         self.established.set_result(accept)
         served = {context.abstract_syntax for context in self.contexts.values()}
         refused = {context.abstract_syntax for context in accept.contexts} - served
-        # Who comes in belongs in the log from the beginning: an association that hangs has no other line.
-        # Those that go out are told by the operation they serve.
-        tell = self.log.debug if self._owner is None else self.log.info
-        tell(
-            "association.accepted",
-            remote=self.remote_address,
-            contexts=len(self.contexts),
-            refused=sorted(name_of(UID(uid[: messages.UID_LENGTH])) for uid in refused),
-            window=theirs,
-        )
+        facts = {
+            "remote": self.remote_address,
+            "contexts": len(self.contexts),
+            "refused": sorted(name_of(UID(uid[: messages.UID_LENGTH])) for uid in refused),
+            "window": theirs,
+        }
+        if self._owner is None:
+            self.log.debug("association.opened", **facts)
+        else:  # an association that hangs has no other line
+            self.log.info("association.accepted", **facts)
 
     def _release_when_idle(self) -> None:
         """Answer A-RELEASE-RQ; a peer that asked early still gets its responses first."""

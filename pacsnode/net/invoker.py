@@ -42,6 +42,11 @@ class _Exchange:
         """Responses that wait for their reader."""
         return 0
 
+    @property
+    def is_complete(self) -> bool:
+        """No more responses will come."""
+        return False
+
     def take(self, response: Message | RemoteError) -> None:
         """A response, or the reason why none will come."""
 
@@ -54,6 +59,10 @@ class _Single(_Exchange):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop.time())
         self.response: asyncio.Future[Message | RemoteError] = loop.create_future()
+
+    @property
+    def is_complete(self) -> bool:
+        return self.response.done()
 
     def take(self, response: Message | RemoteError) -> None:
         if not self.response.done():
@@ -100,6 +109,14 @@ class Invoker:
     def has_unread(self) -> bool:
         """More responses wait for their reader than should."""
         return any(exchange.unread > UNREAD_RESPONSES for exchange in self._exchanges.values())
+
+    @property
+    def has_been_answered(self) -> bool:
+        """The one request that was outstanding has its one response: the next thing is ours to send."""
+        if len(self._exchanges) != 1:
+            return False
+        (exchange,) = self._exchanges.values()
+        return exchange.is_complete
 
     def waiting_since(self) -> float | None:
         """Loop time since when the request that heard last has waited for a response; None: nobody waits."""
@@ -173,6 +190,8 @@ class Invoker:
             exchange.take(error)
 
     def _begin(self, exchange: _Exchange) -> int:
-        message_id = next(number for number in self._message_ids if number not in self._exchanges)
+        message_id = next(self._message_ids)
+        while message_id in self._exchanges:
+            message_id = next(self._message_ids)
         self._exchanges[message_id] = exchange
         return message_id

@@ -5,7 +5,6 @@ below the asyncio transport.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -29,8 +28,9 @@ class Handler(Protocol):
     def handle(self, event: Event) -> None:
         """An upper layer event; in the order they happened."""
 
-    def received(self) -> None:
-        """All events of one received chunk have been handled."""
+    def received(self) -> bool:
+        """All events of one received chunk have been handled; whether the peer may wait for an
+        acknowledgement before it sends more."""
 
     def disconnected(self) -> None:
         """The connection is gone; nothing more will come."""
@@ -75,8 +75,8 @@ class Transport(asyncio.Protocol):
         self.last_received = now = self._loop.time()
         self.bytes_received += len(data)
         self.upper_layer.receive_data(data, now)
-        self._deliver()
-        self._acknowledge_at_once()
+        if self._deliver():
+            self._acknowledge_at_once()
 
     def eof_received(self) -> bool:
         self.upper_layer.receive_eof()
@@ -167,18 +167,21 @@ class Transport(asyncio.Protocol):
             self._linger = self._loop.call_later(LINGER, self.close)
         self._transport.close()
 
-    def _deliver(self) -> None:
+    def _deliver(self) -> bool:
         handle = self._handler.handle
         for event in self.upper_layer.events_received():
             handle(event)
-        self._handler.received()
+        may_wait = self._handler.received()
         self.flush()
+        return may_wait
 
     def _acknowledge_at_once(self) -> None:
         # The kernel leaves this mode by itself, so it is asked for again after each read. OSError: peer gone.
         if _QUICKACK is not None and self._socket is not None:
-            with contextlib.suppress(OSError):
+            try:
                 self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            except OSError:
+                return
 
     def _follow_deadline(self) -> None:
         deadline = self.upper_layer.deadline

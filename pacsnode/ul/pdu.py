@@ -169,6 +169,24 @@ def p_data_tf(
     return buffers
 
 
+def p_data_message(
+    context_id: int, command: bytes, data: Buffer, max_pdu_length: int
+) -> list[bytes | memoryview]:
+    """A command set and its data set, as `p_data_tf` cuts them; where each is one PDU in fewer steps."""
+    size, length = len(command), len(data)
+    if size > (most := _data_per_pdu(max_pdu_length)) or length > most:
+        return [
+            *p_data_tf(context_id, True, command, max_pdu_length),
+            *p_data_tf(context_id, False, data, max_pdu_length),
+        ]
+    heads = (
+        _HEADERS.pack(PduType.P_DATA_TF, size + 6, size + 2, context_id, _COMMAND | _LAST)
+        + command
+        + _HEADERS.pack(PduType.P_DATA_TF, length + 6, length + 2, context_id, _LAST)
+    )
+    return [heads + data] if length <= _JOINED else [heads, memoryview(data)]
+
+
 def _data_per_pdu(max_pdu_length: int) -> int:
     # Fragments have an even number of bytes (PS3.8 E.1). A limit that leaves no room for data is not meant.
     most = (max_pdu_length or MAX_UNLIMITED_PDU) - _PDV_OVERHEAD

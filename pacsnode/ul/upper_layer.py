@@ -27,8 +27,13 @@ from pacsnode.ul.pdu import (
     ReleaseRp,
     ReleaseRq,
     encode,
+    p_data_message,
     p_data_tf,
 )
+
+# Bytes of a P-DATA-TF body. PS3.8 D.1 has no least length, but one that hardly holds one element is a
+# mistake: an object would be a million PDUs, most of them headers.
+LEAST_PDU_LENGTH: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,12 @@ class UpperLayer:
             raise IllegalPrimitive(fsm.Event.P_DATA_REQUEST, self.state)
         self._to_send += p_data_tf(context_id, is_command, data, self._peer_max_pdu_length, last=last)
 
+    def send_message(self, context_id: int, command: bytes, data: Buffer) -> None:
+        """P-DATA requests for a command set and the whole data set that follows it; see `send_data`."""
+        if not self._data_may_be_sent:
+            raise IllegalPrimitive(fsm.Event.P_DATA_REQUEST, self.state)
+        self._to_send += p_data_message(context_id, command, data, self._peer_max_pdu_length)
+
     def release_request(self) -> None:
         """A-RELEASE request."""
         self._step(fsm.Event.A_RELEASE_REQUEST)
@@ -319,11 +330,11 @@ class UpperLayer:
         action = self._step(_RECEIVED[type(pdu)], now)
         match pdu:
             case AssociateRequest() if action is Action.AE_6:
-                self._peer_max_pdu_length = pdu.max_pdu_length
+                self._peer_max_pdu_length = _meant(pdu.max_pdu_length)
                 self._events.append(AssociateRequested(pdu))
             case AssociateAccept() if action is Action.AE_3:
                 assert self._request is not None
-                self._peer_max_pdu_length = pdu.max_pdu_length
+                self._peer_max_pdu_length = _meant(pdu.max_pdu_length)
                 self._events.append(AssociateAccepted(resolve(self._request, pdu)))
             case AssociateReject() if action is Action.AE_4:
                 self._events.append(AssociateRejected(pdu))
@@ -351,3 +362,8 @@ class UpperLayer:
         self._to_send.append(encode(abort))
         if action is not Action.AA_7:
             self._events.append(Aborted(False, abort.source, abort.reason, f"aborted by this side: {what}"))
+
+
+def _meant(max_pdu_length: int) -> int:
+    """The longest P-DATA-TF body to send a peer that told this limit; 0 is none."""
+    return max(max_pdu_length, LEAST_PDU_LENGTH) if max_pdu_length else 0
