@@ -1,0 +1,165 @@
+"""Stored values to gray levels: Modality LUT, VOI LUT, Presentation LUT (PS3.3 C.11.1, C.11.2, C.11.6).
+
+Integers go through one table of all values there are between the least and the greatest, made once for a
+frame; real numbers are computed each.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.pixels.processing import apply_modality_lut, apply_voi
+
+from pacsnode.pixels.rendering.request import Window, WindowFunction
+from pacsnode.pixels.rendering.source import Values
+
+Gray = NDArray[np.uint8]
+
+_TABLE_LIMIT: Final = 2**20  # entries; beyond, computing each pixel is cheaper than the table
+_WHITE: Final = 255
+
+
+def gray_levels(stored: Values, shown: Dataset, window: Window | None, inverse: bool) -> Gray:
+    """A frame in 256 gray levels, 0 black.
+
+    `shown`: the attributes that hold for this frame (functional_groups.flattened). `window` instead of the
+    object's own VOI LUT. `inverse`: small values are bright (MONOCHROME1, Presentation LUT Shape INVERSE).
+    """
+    padding = _padding(stored, shown)
+    visible = stored if padding is None else stored[~padding]
+    if visible.size == 0:
+        return np.zeros(stored.shape, np.uint8)
+    least, greatest = visible.min(), visible.max()
+
+    def level(values: Values) -> Gray:
+        fractions = _voi(modality_values(values, shown), shown, window, _ends(least, greatest, stored, shown))
+        levels: Gray = np.rint(fractions * _WHITE).astype(np.uint8)
+        return _WHITE - levels if inverse else levels
+
+    levels = _through_table(stored, level)
+    if padding is not None:
+        levels = np.where(padding, np.uint8(0), levels)
+    return levels
+
+
+def modality_values(stored: Values, shown: Dataset) -> Values:
+    """What the stored values mean (PS3.3 C.11.1): by Modality LUT Sequence, or slope and intercept."""
+    if "DoseGridScaling" in shown and "RescaleSlope" not in shown:
+        return stored * float(shown.DoseGridScaling)
+    table = shown.get("ModalityLUTSequence")
+    if table and table[0].get("LUTDescriptor") is not None and table[0].get("LUTData") is not None:
+        converted: Values = apply_modality_lut(stored, shown)
+        return converted
+    slope, intercept = _numbers(shown, "RescaleSlope"), _numbers(shown, "RescaleIntercept")
+    if not slope:
+        return stored
+    return stored * (slope[0] or 1.0) + (intercept[0] if intercept else 0.0)
+
+
+def _through_table(stored: Values, level: Callable[[Values], Gray]) -> Gray:
+    """Compute the levels of a frame, each value once where that is less."""
+    if not np.issubdtype(stored.dtype, np.integer):
+        return level(stored)
+    least, greatest = int(stored.min()), int(stored.max())
+    if greatest - least >= min(_TABLE_LIMIT, max(stored.size, 256)):
+        return level(stored)
+    table = level(np.arange(least, greatest + 1, dtype=np.int64))
+    return table[stored - least if least < 0 else stored.astype(np.int64) - least]
+
+
+def _ends(least: float, greatest: float, stored: Values, shown: Dataset) -> tuple[float, float]:
+    """The least and the greatest visible value behind the Modality LUT."""
+    both: Values = np.array([least, greatest]).astype(stored.dtype)
+    ends = modality_values(both, shown)
+    return float(ends.min()), float(ends.max())
+
+
+def _voi(values: Values, shown: Dataset, window: Window | None, ends: tuple[float, float]) -> Values:
+    """Fractions of white: by the window asked for, the object's LUT or window, or from end to end."""
+    if window is None and _has_table(shown):
+        return _by_table(values, shown)
+    window = window or own_window(shown) or _window_of(*ends)
+    return _FUNCTIONS[window.function](values.astype(np.float64), window)
+
+
+def _has_table(shown: Dataset) -> bool:
+    table = shown.get("VOILUTSequence")
+    return bool(table) and all(table[0].get(name) is not None for name in ("LUTDescriptor", "LUTData"))
+
+
+def own_window(shown: Dataset) -> Window | None:
+    """The first window of the object (PS3.3 C.11.2.1.2)."""
+    centers, widths = _numbers(shown, "WindowCenter"), _numbers(shown, "WindowWidth")
+    if not centers or not widths:
+        return None
+    try:
+        function = WindowFunction(str(shown.get("VOILUTFunction") or "LINEAR").strip().upper())
+    except ValueError:
+        function = WindowFunction.LINEAR
+    least = 1.0 if function is WindowFunction.LINEAR else 0.0
+    if widths[0] < least or (widths[0] == 0 and function is not WindowFunction.LINEAR):
+        return None
+    return Window(centers[0], widths[0], function)
+
+
+def _window_of(least: float, greatest: float) -> Window:
+    """The window that shows all from the least value, black, to the greatest, white."""
+    return Window((least + greatest) / 2, max(greatest - least, 1e-9), WindowFunction.LINEAR_EXACT)
+
+
+def _by_table(values: Values, shown: Dataset) -> Values:
+    """The first VOI LUT of the object; its entries are as wide as its descriptor says (PS3.3 C.11.2.1.1)."""
+    looked_up = apply_voi(np.rint(values).astype(np.int64), shown)
+    bits = int(shown.VOILUTSequence[0].LUTDescriptor[2]) or 16
+    fractions: Values = np.clip(looked_up / float(2**bits - 1), 0.0, 1.0)
+    return fractions
+
+
+def _linear(values: Values, window: Window) -> Values:
+    """PS3.3 C.11.2.1.2.1. A width of 1 makes a threshold."""
+    if window.width <= 1:
+        return (values > window.center - 0.5).astype(np.float64)
+    fractions: Values = np.clip((values - (window.center - 0.5)) / (window.width - 1) + 0.5, 0.0, 1.0)
+    return fractions
+
+
+def _linear_exact(values: Values, window: Window) -> Values:
+    """PS3.3 C.11.2.1.3.2."""
+    fractions: Values = np.clip((values - window.center) / window.width + 0.5, 0.0, 1.0)
+    return fractions
+
+
+def _sigmoid(values: Values, window: Window) -> Values:
+    """PS3.3 C.11.2.1.3.1."""
+    exponents = np.clip(-4 * (values - window.center) / window.width, -700, 700)
+    return np.asarray(1 / (1 + np.exp(exponents)))
+
+
+_FUNCTIONS: Final[dict[WindowFunction, Callable[[Values, Window], Values]]] = {
+    WindowFunction.LINEAR: _linear,
+    WindowFunction.LINEAR_EXACT: _linear_exact,
+    WindowFunction.SIGMOID: _sigmoid,
+}
+
+
+def _padding(stored: Values, shown: Dataset) -> NDArray[np.bool_] | None:
+    """Where there is no image (PS3.3 C.7.5.1.1.2): it stays black and does not count for the window."""
+    value = shown.get("PixelPaddingValue")
+    if value is None or isinstance(value, bytes):
+        return None
+    limit = shown.get("PixelPaddingRangeLimit", value)
+    first, last = sorted((int(value), int(limit)))
+    padding: NDArray[np.bool_] = (stored >= first) & (stored <= last)
+    return padding if padding.any() else None
+
+
+def _numbers(shown: Dataset, keyword: str) -> list[float]:
+    value = shown.get(keyword)
+    if value is None or value == "":
+        return []
+    try:
+        return [float(one) for one in (value if not isinstance(value, (str, float, int)) else [value])]
+    except (TypeError, ValueError):
+        return []

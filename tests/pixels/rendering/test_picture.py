@@ -1,0 +1,68 @@
+"""pixels.rendering: pictures beside those of DCMTK's dcmj2pnm."""
+
+import subprocess
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pacsnode.errors import CannotUnderstand
+from pacsnode.pixels.rendering.picture import picture_of
+from pacsnode.pixels.rendering.request import Viewport, Window
+from tests.conftest import needs, real_objects
+from tests.pixels.rendering.test_source import opened
+
+# DCMTK knows neither functional groups nor 32 bits in big endian, and the last file's frame is damaged.
+DIFFER = {"eCT_Supplemental.dcm", "JPEGLossless_1s_1f_i_16_16_bad.dcm"}
+
+
+def by_dcmtk(path: Path, out: Path, *options: str) -> Image.Image | None:
+    """The first frame, with the object's first window or else from least to greatest."""
+    for window in (("+Wi", "1"), ("+Wm",)):
+        command = ["dcmj2pnm", "+F", "1", "--write-raw-pnm", *window, *options, str(path), str(out)]
+        if subprocess.run(command, capture_output=True, timeout=60).returncode == 0:
+            return Image.open(out)
+    return None
+
+
+def distance(one: Image.Image, other: Image.Image) -> float:
+    """The mean difference of two pictures of one size, in levels."""
+    assert one.size == other.size
+    return float(np.abs(np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)).mean())
+
+
+@needs("dcmj2pnm")
+@pytest.mark.parametrize("path", real_objects(), ids=lambda path: path.name)
+def test_pictures_are_those_of_dcmtk(path: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            source = opened(path)
+            picture = picture_of(source, 1, None, None) if source.has_pixels else None
+        except CannotUnderstand:
+            picture = None
+    theirs = by_dcmtk(path, tmp_path / "picture.pnm") if picture else None
+    if picture is None or theirs is None or path.name in DIFFER or "_expb" in path.name:
+        pytest.skip("one of the two has no picture of it, or a wrong one")
+    assert distance(picture, theirs) < 2
+
+
+@needs("dcmj2pnm")
+def test_a_window_is_that_of_dcmtk(tmp_path: Path) -> None:
+    path = next(path for path in real_objects() if path.name == "CT_small.dcm")
+    out = tmp_path / "picture.pnm"
+    subprocess.run(["dcmj2pnm", "--write-raw-pnm", "+Ww", "40", "400", str(path), str(out)], check=True)
+    assert distance(picture_of(opened(path), 1, Window(40, 400), None), Image.open(out)) < 0.6
+
+
+def test_a_viewport_keeps_the_shape_and_mirrors() -> None:
+    path = next(path for path in real_objects() if path.name == "CT_small.dcm")
+    source = opened(path)
+    whole = picture_of(source, 1, None, None)
+    assert picture_of(source, 1, None, Viewport(64, 200)).size == (64, 64)
+    half = picture_of(source, 1, None, Viewport(64, 128, 0, 0, 64, 128))
+    assert distance(half, whole.crop((0, 0, 64, 128))) == 0
+    mirrored = picture_of(source, 1, None, Viewport(128, 128, flip_x=True))
+    assert distance(mirrored, whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) == 0
