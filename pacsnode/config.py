@@ -307,7 +307,7 @@ class Worklist(Section):
     expire_hours: Hours = 48.0
     """Hours after its start, and after its last change, when an item that nothing happened to expires."""
     visibility: Views = ()
-    """What a calling AE sees; the first entry whose title fits counts (`*` and `?` allowed). None fits: all."""
+    """What a calling AE sees: the first entry that fits its title (`*` and `?` allowed), else all."""
     stations: Stations = ()
     """Scheduled stations, by modality, of HL7 orders that name none."""
     match_unknown: Switch = False

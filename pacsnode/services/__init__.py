@@ -13,12 +13,14 @@ from pacsnode.services.retrieve import RetrieveService
 from pacsnode.services.room import Room
 from pacsnode.services.storage import StorageService
 from pacsnode.services.verification import VerificationService
+from pacsnode.services.worklist import WorklistService
 
 SERVICE_CLASSES: Final[tuple[Callable[[Room], ServiceClass], ...]] = (
     VerificationService,
     StorageService,
     FindService,
     RetrieveService,
+    WorklistService,
 )
 
 

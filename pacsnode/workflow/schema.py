@@ -103,8 +103,8 @@ arriving = Table(
 Index("arriving_last_at", arriving.c.last_at)
 
 # Scheduled procedure steps. `origin` tells them apart: an order and its step, a file. `data` is the complete
-# data set, the columns from study_instance_uid on are read from it. `stations` is \\CT1\\CT2\\. `called_ae`: the
-# title a query has to call for it, "" for any. `starts_at` is the scheduled start.
+# data set, the columns from study_instance_uid on are read from it. `stations` is "\CT1\CT2\". `called_ae` is
+# the title a query has to call, "" for any. `starts_at` is the scheduled start.
 worklist_item = Table(
     "worklist_item",
     metadata,

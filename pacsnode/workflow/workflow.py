@@ -29,7 +29,7 @@ class Workflow:
         self.peers = Peers(database, settings.peers)
         self.jobs = Jobs(database)
         self._runner = Runner(database, self.jobs, settings.jobs)
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(database, archive, settings.workflow)
         self.worklist = Worklist(database, settings.worklist)
         self.arrivals.on_stored(self.worklist.arrived)
         interval = settings.worklist.folder_interval
@@ -45,7 +45,7 @@ class Workflow:
 
     async def start(self) -> None:
         """Begin what runs by itself."""
-        for run in (self.peers.run, self._runner.run):
+        for run in (self.peers.run, self.arrivals.run, self._runner.run, self.worklist.run, self._worklist_folder.run):
             self._running.append(asyncio.create_task(_forever(run)))
 
     async def stop(self) -> None:
