@@ -8,7 +8,7 @@ from typing import Final
 
 from pacsnode.errors import CannotCreateInstance, CannotExtractFrames
 from pacsnode.pixels.cutting import cut_bits
-from pacsnode.pixels.frame_times import PER_FRAME_FUNCTIONAL_GROUPS, keep_frame_times
+from pacsnode.pixels.frame_times import FRAME_INCREMENT_POINTER, PER_FRAME_FUNCTIONAL_GROUPS, keep_frame_times
 from pacsnode.pixels.image import NUMBER_OF_FRAMES, numbers_of, set_numbers
 from pacsnode.pixels.recode import DataSet, Fragments
 from pacsnode.pixels.recode import Sequence as Items
@@ -115,10 +115,12 @@ def _cut_grid(data_set: DataSet, frames: Sequence[int], count: int) -> None:
     if len(offsets) != count:
         return
     _cut_vector(data_set, GRID_FRAME_OFFSET_VECTOR, frames, count)
+    if len(frames) == 1:  # the vector of one plane is none
+        data_set.remove(GRID_FRAME_OFFSET_VECTOR, FRAME_INCREMENT_POINTER)
     shift = offsets[frames[0]] - offsets[0]
     if not shift:
         return
-    if offsets[0] == 0:
+    if offsets[0] == 0 and len(frames) > 1:
         relative = [offsets[frame] - shift for frame in frames]
         set_numbers(data_set, GRID_FRAME_OFFSET_VECTOR, b"DS", relative)
     position = numbers_of(data_set, IMAGE_POSITION_PATIENT)

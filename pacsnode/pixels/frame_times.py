@@ -62,7 +62,7 @@ def keep_frame_times(data_set: DataSet, frames: Sequence[int], count: int) -> No
         _set_vector(data_set, kept)
     elif len(gaps) == 1:
         (frame_time,) = numbers_of(data_set, FRAME_TIME)
-        set_numbers(data_set, FRAME_TIME, b"DS", [frame_time * gaps.pop()])
+        set_numbers(data_set, FRAME_TIME, b"DS", [frame_time * max(gaps)])
     elif gaps:
         data_set.remove(FRAME_TIME)
         _set_vector(data_set, kept)
