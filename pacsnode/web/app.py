@@ -6,12 +6,17 @@ A new group of resources is a file here with `routes(facade)` and one line in RO
 from collections.abc import Callable
 from typing import Final
 
-from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp
 
+from pacsnode.errors import PacsnodeError
 from pacsnode.web.facade import Facade
+from pacsnode.web.front import Cors, Front
+from pacsnode.web.problem import answer_error
 
 Health = Callable[[], dict[str, str | int]]
 """The facts of /health; `status` is among them and is "ok" while the node takes objects."""
@@ -19,7 +24,7 @@ Health = Callable[[], dict[str, str | int]]
 ROUTE_GROUPS: Final[tuple[Callable[[Facade], list[BaseRoute]], ...]] = ()
 
 
-def build_app(facade: Facade, health: Health) -> Starlette:
+def build_app(facade: Facade, health: Health) -> ASGIApp:
     """The application. `health()` must not block."""
 
     async def get_health(request: Request) -> JSONResponse:
@@ -27,4 +32,7 @@ def build_app(facade: Facade, health: Health) -> Starlette:
         return JSONResponse(facts, status_code=200 if facts["status"] == "ok" else 503)
 
     routes = [route for group in ROUTE_GROUPS for route in group(facade)]
-    return Starlette(routes=[Route("/health", get_health, methods=["GET"]), *routes])
+    router = Router([Route("/health", get_health, methods=["GET"]), *routes], redirect_slashes=False)
+    handlers = {HTTPException: answer_error, PacsnodeError: answer_error}
+    web = facade.settings.web
+    return Front(ExceptionMiddleware(router, handlers), Cors(web.cors_origins, web.cors_methods))

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 _TICK: Final = 1.0  # seconds; how often uvicorn renews the Date header
 
@@ -32,9 +32,19 @@ class _Server(uvicorn.Server):
 class WebListener:
     """Serves one application on one address."""
 
-    def __init__(self, app: Starlette, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
         config = uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5
+            app,
+            host=host,
+            port=port,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # origin.py reads them
+            server_header=False,
+            timeout_graceful_shutdown=5,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
