@@ -5,7 +5,7 @@ frame; real numbers are computed each.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def _through_table(stored: Values, level: Callable[[Values], Gray]) -> Gray:
 
 def _ends(least: float, greatest: float, stored: Values, shown: Dataset) -> tuple[float, float]:
     """The least and the greatest visible value behind the Modality LUT."""
-    both: Values = np.array([least, greatest]).astype(stored.dtype)
+    both = cast(Values, np.array([least, greatest]).astype(stored.dtype))
     ends = modality_values(both, shown)
     return float(ends.min()), float(ends.max())
 
