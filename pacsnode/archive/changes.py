@@ -9,7 +9,8 @@ from pacsnode.dicom.uid import UID
 
 MOST: Final = 64  # commits read at once; each has 256 instances at most
 
-_NEWEST: Final = "SELECT coalesce(max(sequence), 0) FROM change"
+# Not the newest row: commits that were acted on are forgotten, their numbers are not given again.
+_NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change'"
 _ARRIVED: Final = """
     SELECT c.sequence, i.id, i.sop_class_uid, i.sop_instance_uid, s.series_instance_uid, t.study_instance_uid,
            s.modality, i.source_ae, i.transfer_syntax, i.stored_at
@@ -43,6 +44,8 @@ class Changes:
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
+        self.at_open = 0
+        """The number of the last commit when the archive was opened, before what a crash took came again."""
 
     async def newest(self) -> int:
         """The number of the last commit, 0 when there is none."""
