@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import structlog
 
@@ -21,7 +21,9 @@ from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
 from pacsnode.archive.locate import Located, Locator
-from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of
+from pacsnode.archive.lookup import Lookup
+from pacsnode.archive.object_file import ObjectFile
+from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of, in_file, open_object
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
 from pacsnode.archive.recovery import Recovered, recover
@@ -34,10 +36,13 @@ from pacsnode.archive.writer import Duplicates, Writer
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.query import Query
 from pacsnode.dicom.retrieval import Retrieval
+from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.errors import ArchiveError, CannotUnderstand, OperationError
 
 log = structlog.get_logger()
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,12 @@ class Archive:
         self._readers = Readers(layout.index, options.readers)
         self._search = Search(self._readers)
         self._locator = Locator(self._readers)
+        self.lookup = Lookup(self._readers)
         self._file_readers = Workers(options.readers)  # apart: a slow disk shall not keep arrivals waiting
         self.changes = Changes(self._readers)
         self._listeners: list[Callable[[], None]] = []
+        if options.duplicates == "replace":
+            self.listen(self.lookup.forget)
         self._writer = Writer(
             index, layout, loop, duplicates, sync=options.sync, on_stored=self._tell_listeners
         )
@@ -181,6 +189,15 @@ class Archive:
     def read(self, objects: Sequence[Located]) -> ReadAhead:
         """The data sets of `objects`, in order, each read before it is asked for."""
         return ReadAhead(self._file_readers, self._layout, objects)
+
+    async def in_file(self, located: Located, job: Callable[[ObjectFile], Result]) -> Result:
+        """What `job` makes of an open object file, in a worker thread. Raises OSError, and what it raises."""
+        return await in_file(self._file_readers, self._layout, located, job)
+
+    def read_part(self, located: Located, start: int, end: int) -> AsyncGenerator[memoryview, None]:
+        """The bytes of an object's file from `start` up to `end`, in pieces. Raises OSError."""
+        pieces = Pieces(self._file_readers, EXPLICIT_VR_LE, start, end)
+        return pieces.read(lambda: open_object(self._layout, located))
 
     async def file_of(self, located: Located) -> tuple[Path, int]:
         """The file of an instance, and where in it the data set begins; see outgoing.file_of."""
