@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from pacsnode.archive.files import Layout
 from pacsnode.archive.locate import Located
+from pacsnode.archive.object_file import ObjectFile
 from pacsnode.archive.workers import Workers
 from pacsnode.dicom.part10 import data_offset_of
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
@@ -121,6 +122,26 @@ class Pieces:
             os.close(descriptor)
 
 
+async def in_file(
+    workers: Workers, layout: Layout, located: Located, job: Callable[[ObjectFile], _Result]
+) -> _Result:
+    """What `job` makes of the open file of an instance, in one hop. Raises OSError and what `job` raises."""
+
+    def run() -> _Result:
+        descriptor = open_object(layout, located)
+        try:
+            return job(ObjectFile(located, descriptor, os.fstat(descriptor).st_size))
+        finally:
+            os.close(descriptor)
+
+    return await _in_thread(workers, run)
+
+
+def open_object(layout: Layout, located: Located) -> int:
+    """A descriptor of the file of an instance. Raises OSError."""
+    return _open(layout, located)[0]
+
+
 async def file_of(workers: Workers, layout: Layout, located: Located) -> tuple[Path, int]:
     """Where the file of an instance is, and where in it the data set begins.
 
@@ -161,14 +182,14 @@ def _even(transfer_syntax: UID, data: memoryview) -> memoryview:
 
 
 def _in_thread(workers: Workers, job: Callable[[], _Result]) -> "asyncio.Future[_Result]":
-    """The result of a job, or the OSError it raises."""
+    """The result of a job, or the error it raises."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_Result] = loop.create_future()
 
     def run() -> None:
         try:
             result = job()
-        except OSError as error:
+        except Exception as error:
             loop.call_soon_threadsafe(_fail, future, error)
         else:
             loop.call_soon_threadsafe(_resolve, future, result)
@@ -182,6 +203,6 @@ def _resolve(future: "asyncio.Future[_Result]", result: _Result) -> None:
         future.set_result(result)
 
 
-def _fail(future: "asyncio.Future[_Result]", error: OSError) -> None:
+def _fail(future: "asyncio.Future[_Result]", error: Exception) -> None:
     if not future.cancelled():
         future.set_exception(error)
