@@ -80,6 +80,18 @@ def _pdu_length(value: int) -> int:
     return value
 
 
+def _keywords(keys: Mapping[str, str]) -> Mapping[str, str]:
+    """Attributes by keyword; those inside a sequence as `Sequence.Attribute`."""
+    if keys:
+        from pydicom.datadict import dictionary_VR, tag_for_keyword  # slow to import, and seldom needed
+
+        for path in keys:
+            *sequences, last = (tag_for_keyword(keyword) for keyword in path.split("."))
+            if last is None or not all(tag and dictionary_VR(tag) == "SQ" for tag in sequences):
+                raise ValueError(f"{path} names no attribute")
+    return keys
+
+
 MIN_PDU_LENGTH: Final = 64  # bytes; shorter ones hold little more than the PDV's own header (PS3.8 9.3.5.1)
 Title = Annotated[
     AETitle,
@@ -153,6 +165,19 @@ Methods = Annotated[
     BeforeValidator(_split),
     Allowed("a list of GET, HEAD, POST, PUT, DELETE"),
 ]
+Texts = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split), Allowed("a list of texts")
+]
+SomeTitles = Annotated[Titles, Field(min_length=1), Allowed("a list of AE titles, one at least")]
+Patterns = Annotated[Texts, Allowed("a list of texts; `*` and `?` are wild cards")]
+Keys = Annotated[
+    Mapping[str, str],
+    AfterValidator(_keywords),
+    Allowed('a table: { PatientID = "A*", "RequestAttributesSequence.ScheduledProcedureStepID" = "S1" }'),
+]
+Priority = Annotated[Literal["high", "medium", "low"], Allowed('"high", "medium" or "low"')]
+NAMES: Final = "1 to 32 letters, digits, hyphens and underscores"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$"), Allowed(NAMES)]
 PeerPort = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535), Allowed("1 to 65535")]
 
 
@@ -357,6 +382,77 @@ class Jobs(Section):
     """Seconds for which jobs that are done or cancelled can be looked at. Dead letters stay."""
 
 
+class Mpps(Section):
+    lenient: Switch = False
+    """Take steps that lack attributes they need, as many modalities send them (PS3.4 Table F.7.2-1)."""
+    forward: Titles = ()
+    """Peers that every N-CREATE and N-SET is handed on to, such as a RIS."""
+    notify: Titles = ()
+    """Peers told of each change by N-EVENT-REPORT (MPPS Notification SOP class)."""
+
+
+class Commitment(Section):
+    grace: Annotated[
+        float, BeforeValidator(_no_bool), Field(ge=0, le=600), Allowed("seconds, 0 to 600 (0: none)")
+    ] = 10.0
+    """Seconds in which a result may come on the association of its request, whichever side asked."""
+
+
+class Availability(Section):
+    notify: Titles = ()
+    """Peers told by Instance Availability Notification that a study has become stable."""
+
+
+class Forward(Section):
+    """A table [forward.NAME]: what is sent on by itself, and to whom."""
+
+    to: SomeTitles
+    """The peers to send to."""
+    when: Annotated[
+        Literal["stored", "series-complete", "study-stable"],
+        Allowed('"stored", "series-complete" or "study-stable"'),
+    ] = "stored"
+    """At once, or when nothing has come to the series or the study for a while."""
+    calling_ae: Patterns = ()
+    """Only objects stored by these AE titles. Empty: any."""
+    modality: Patterns = ()
+    """Only objects of these modalities. Empty: any."""
+    match: Keys = Field(default_factory=dict)
+    """Only objects with these attributes, as C-FIND matches them; an absent attribute does not."""
+    transfer_syntax: Uids = ()
+    """Transcode to the first of these that can be made of an object. Empty: as the peer takes it."""
+    priority: Priority = "medium"
+    """Which jobs for a peer go first; also the priority of the C-STORE requests."""
+
+
+class Prefetch(Section):
+    """A table [prefetch.NAME]: prior studies that are fetched from a peer before somebody asks for them."""
+
+    source: Title
+    """The peer to ask for studies, and to fetch them from."""
+    when: Annotated[
+        Literal["study-arrives", "study-stable", "order"],
+        Allowed('"study-arrives", "study-stable" or "order"'),
+    ] = "study-arrives"
+    """At the first object of a study, when nothing has come to it for a while, or when it is ordered."""
+    calling_ae: Patterns = ()
+    """Only for studies stored by these AE titles. Empty: any. Orders have none."""
+    modality: Patterns = ()
+    """Only for studies, or orders, of these modalities. Empty: any."""
+    prior_modality: Patterns = ()
+    """Only prior studies with a series of these modalities. Empty: any."""
+    most: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1000), Allowed("1 to 1000")] = 5
+    """How many prior studies at most, the newest first."""
+    newest_days: Annotated[
+        int, BeforeValidator(_no_bool), Field(ge=0, le=36500), Allowed("days, 0 to 36500 (0: of any age)")
+    ] = 0
+    """Only studies of so many days before today."""
+    method: Annotated[Literal["move", "get"], Allowed('"move" or "get"')] = "move"
+    """C-MOVE to this node, which the peer has to know, or C-GET."""
+    priority: Priority = "low"
+    """Which jobs for a peer go first."""
+
+
 class Log(Section):
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -382,12 +478,19 @@ class Settings(BaseModel):
     jobs: Jobs = Jobs()
     worklist: Worklist = Worklist()
     hl7: Hl7 = Hl7()
+    mpps: Mpps = Mpps()
+    commitment: Commitment = Commitment()
+    availability: Availability = Availability()
     log: Log = Log()
     peers: Annotated[
         Mapping[Title, Peer],
         BeforeValidator(_titled),
         Allowed('tables or AET = "HOST:PORT", the AE title being the key'),
     ] = Field(default_factory=dict)
+    forward: Annotated[Mapping[Name, Forward], Allowed("tables [forward.NAME]")] = Field(default_factory=dict)
+    prefetch: Annotated[Mapping[Name, Prefetch], Allowed("tables [prefetch.NAME]")] = Field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,6 +516,10 @@ class Setting:
         return f"{PREFIX}{self.section}__{self.key}".upper()
 
 
+# Sections whose keys are names that the user gives.
+_ENTRIES: Final[Mapping[str, type[Section]]] = {"peers": Peer, "forward": Forward, "prefetch": Prefetch}
+
+
 def settings_table() -> Iterator[Setting]:
     """Every setting but the peers, in the order of the file."""
     for section, model in _sections().items():
@@ -431,8 +538,7 @@ class Changes:
 def changes(old: Settings, new: Settings) -> Changes:
     """Tell what a reload (SIGHUP) can take over and what has to wait for a restart."""
     names = [row.name for row in settings_table() if _value(old, row) != _value(new, row)]
-    if old.peers != new.peers:
-        names.append("peers")
+    names += [name for name in _ENTRIES if getattr(old, name) != getattr(new, name)]
     return Changes(
         reloadable=tuple(name for name in names if name in RELOADABLE),
         need_restart=tuple(name for name in names if name not in RELOADABLE),
@@ -455,7 +561,7 @@ def load(
         return Settings.model_validate(document)
     except ValidationError as error:
         # a peer's bad title is reported at its key and at its value
-        rows = [row for row in error.errors() if "[key]" not in row["loc"]]
+        rows = [row for row in error.errors() if "[key]" not in row["loc"] or row["loc"][0] != "peers"]
         raise ConfigurationError("\n".join(_complaint(row, found) for row in rows)) from None
 
 
@@ -516,8 +622,10 @@ def _complaint(error: ErrorDetails, found: Mapping[Key, _Found]) -> str:
         return error["msg"].removeprefix("Value error, ")
     item = found.get((section, rest[0]))
     where = f" {item.where}" if item else ""
-    of_peer = section == "peers" and len(rest) > 1
-    model, key = (Peer, rest[1]) if of_peer else (_sections().get(section, Settings), rest[0])
+    if rest[-1] == "[key]":
+        return f"{section}.{rest[0]}{where} is no name; allowed: {NAMES}"
+    entry = _ENTRIES.get(section) if len(rest) > 1 else None
+    model, key = (entry, rest[1]) if entry else (_sections().get(section, Settings), rest[0])
     name = ".".join([section, *rest])
     if error["type"] == "missing":
         return f"{name}{where} is missing"
@@ -538,7 +646,8 @@ def _sections() -> dict[str, type[BaseModel]]:
 
 
 def _allowed(row: FieldInfo) -> str:
-    return next((note.text for note in row.metadata if isinstance(note, Allowed)), "")
+    notes = [note.text for note in row.metadata if isinstance(note, Allowed)]
+    return notes[-1] if notes else ""  # what is said last is the closest
 
 
 def _value(settings: Settings, row: Setting) -> object:
