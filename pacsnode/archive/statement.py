@@ -105,7 +105,7 @@ def _column(attribute: Attribute) -> str:
 
 def _is_only_narrowed(attribute: Attribute, key: Key) -> bool:
     """Whether the terms of a key find more than its matches; of dates on another clock zones.py decides."""
-    if key.matching is Matching.UNIVERSAL or _is_zoned(key):
+    if key.matching in (Matching.UNIVERSAL, Matching.EMPTY) or _is_zoned(key):
         return False
     if attribute.vr == "PN":
         return is_narrowed_only(attribute, key)
@@ -123,6 +123,8 @@ def _is_list(attribute: Attribute, key: Key) -> bool:
 def _alternatives(attribute: Attribute, key: Key, match_unknown: bool) -> Alternatives:
     column = _column(attribute)
     unknown = Operator.UNKNOWN
+    if key.matching is Matching.EMPTY:
+        return [(Term(column, unknown), ())]
     if attribute.vr == "PN":
         found = name_terms(column, attribute, key)
         if not found:

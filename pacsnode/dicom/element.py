@@ -196,6 +196,11 @@ class KeyReader:
         """Whether it, or a key of its item, depends on the object's offset from UTC."""
         return self._key.timezone is not None or any(item.is_zoned for item in self._items)
 
+    def may_be_in(self, data: bytes, encoding: Encoding) -> bool:
+        """False when an encoded data set surely lacks the attribute: most lack most sequences."""
+        order = "<" if encoding.little_endian else ">"
+        return struct.pack(f"{order}HH", self.tag >> 16, self.tag & 0xFFFF) in data
+
     def read(self, data_set: DataSet | ScannedValues, offset: int | None = None) -> Value | None:
         """The value to answer, or None when the key does not match; sequences need a DataSet.
 
@@ -257,9 +262,12 @@ def partner_of(tag: int) -> int | None:
 def read_keys(data: bytes, transfer_syntax: UID, readers: Sequence[KeyReader]) -> list[Value] | None:
     """The values of the keys in a kept header, or None when one of them does not match."""
     source: DataSet | ScannedValues
+    encoding = encoding_of(transfer_syntax)
+    sequences = [reader for reader in readers if reader.is_sequence]
+    absent = frozenset(reader for reader in sequences if not reader.may_be_in(data, encoding))
     try:
-        if any(reader.is_sequence for reader in readers):
-            source = DataSet.parse(data, encoding_of(transfer_syntax))
+        if len(absent) < len(sequences):
+            source = DataSet.parse(data, encoding)
         else:
             source = ScannedValues(data, transfer_syntax, _wanted(readers))
     except CannotUnderstand:
@@ -268,16 +276,19 @@ def read_keys(data: bytes, transfer_syntax: UID, readers: Sequence[KeyReader]) -
     offset = temporal.known_offset(source.text(TIMEZONE_OFFSET_FROM_UTC, "SH")) if zoned else None
     values = []
     for reader in readers:
-        value = reader.read(source, offset)
+        value = reader.read(_NOTHING if reader in absent else source, offset)
         if value is None:
             return None
         values.append(value)
     return values
 
 
+_NOTHING: Final = DataSet(Dataset())
+
+
 def _wanted(readers: Sequence[KeyReader]) -> frozenset[int]:
     """The elements that the readers will look at."""
-    tags = [SPECIFIC_CHARACTER_SET, *(reader.tag for reader in readers)]
+    tags = [SPECIFIC_CHARACTER_SET, *(reader.tag for reader in readers if not reader.is_sequence)]
     if any(reader.is_zoned for reader in readers):
         partners = (partner_of(reader.tag) for reader in readers if reader.is_zoned)
         tags += [TIMEZONE_OFFSET_FROM_UTC, *(partner for partner in partners if partner is not None)]

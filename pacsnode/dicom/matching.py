@@ -52,6 +52,8 @@ def predicate(key: Key, match_unknown: bool) -> Predicate:
     """
     if key.matching is Matching.UNIVERSAL:
         return _always
+    if key.matching is Matching.EMPTY:
+        return lambda values: not any(values)
     test = _test_of(key)
 
     def matches(values: Sequence[str]) -> bool:

@@ -37,6 +37,7 @@ class Matching(Enum):
     WILDCARD = "Wild Card Matching"
     RANGE = "Range Matching"
     SEQUENCE = "Sequence Matching"
+    EMPTY = "Empty Value Matching"
 
 
 WILDCARD_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})  # C.2.2.2.4
