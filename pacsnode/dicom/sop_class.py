@@ -27,6 +27,14 @@ WITHOUT_BULK_DATA_GET: Final = UID("1.2.840.10008.5.1.4.1.2.5.3")
 
 MODALITY_WORKLIST_FIND: Final = UID("1.2.840.10008.5.1.4.31")  # PS3.4 K.6.1.4
 
+# PS3.4 F.7.3, F.8.3, F.9.3, J.3.4, J.3.5, R.3.3
+MPPS: Final = UID("1.2.840.10008.3.1.2.3.3")
+MPPS_RETRIEVE: Final = UID("1.2.840.10008.3.1.2.3.4")
+MPPS_NOTIFICATION: Final = UID("1.2.840.10008.3.1.2.3.5")
+STORAGE_COMMITMENT: Final = UID("1.2.840.10008.1.20.1")
+STORAGE_COMMITMENT_INSTANCE: Final = UID("1.2.840.10008.1.20.1.1")
+INSTANCE_AVAILABILITY: Final = UID("1.2.840.10008.5.1.4.33")
+
 # Retired, so pynetdicom no longer lists them; archives being migrated and old devices still send them.
 RETIRED_STORAGE_SOP_CLASSES: Final[frozenset[UID]] = frozenset(
     UID(f"1.2.840.10008.5.1.{suffix}")

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Final
 
 from pacsnode.net.service import ServiceClass, ServiceRegistry
+from pacsnode.services.mpps import MppsService
+from pacsnode.services.composite import CompositeInstanceRootService
 from pacsnode.services.query import FindService
 from pacsnode.services.retrieve import RetrieveService
 from pacsnode.services.room import Room
 from pacsnode.services.storage import StorageService
 from pacsnode.services.verification import VerificationService
+from pacsnode.services.without_bulk_data import WithoutBulkDataService
 from pacsnode.services.worklist import WorklistService
 
 SERVICE_CLASSES: Final[tuple[Callable[[Room], ServiceClass], ...]] = (
@@ -20,7 +23,10 @@ SERVICE_CLASSES: Final[tuple[Callable[[Room], ServiceClass], ...]] = (
     StorageService,
     FindService,
     RetrieveService,
+    CompositeInstanceRootService,
+    WithoutBulkDataService,
     WorklistService,
+    MppsService,
 )
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0003"  # the newest of migrations/versions; a test compares
+REVISION: Final = "0004"  # the newest of migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -183,3 +183,79 @@ patient_event = Table(
     sqlite_autoincrement=True,
 )
 Index("patient_event_open", patient_event.c.id, sqlite_where=text("applied IS NULL"))
+
+# Modality Performed Procedure Steps (PS3.4 F). `data`: the attributes, Explicit VR Little Endian in UTF-8.
+mpps = Table(
+    "mpps",
+    metadata,
+    Column("sop_instance", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("source_ae", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    CheckConstraint("state IN ('IN PROGRESS', 'COMPLETED', 'DISCONTINUED')", name="mpps_state"),
+)
+Index("mpps_changed", mpps.c.changed_at)
+
+# The studies a step says it is performed for.
+mpps_study = Table(
+    "mpps_study",
+    metadata,
+    Column("study", Text, primary_key=True),
+    Column("sop_instance", Text, ForeignKey("mpps.sop_instance", ondelete="CASCADE"), primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+# What peers are still to be told of steps, in order; each row has a job.
+mpps_outgoing = Table(
+    "mpps_outgoing",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("peer", Text, nullable=False),
+    Column("sop_instance", Text, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("event", Integer, nullable=False),
+    Column("transfer_syntax", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("added_at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("mpps_outgoing_peer", mpps_outgoing.c.peer, mpps_outgoing.c.sop_instance, mpps_outgoing.c.id)
+
+# Requests for Storage Commitment (PS3.4 J): those made to this node as SCP (`provider`), and its own as SCU
+# (`user`). `peer` is the other side, `local_ae` the title this side has in it.
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("local_ae", Text, nullable=False),
+    Column("transaction_uid", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("requested_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    CheckConstraint("role IN ('provider', 'user')", name="commitment_role"),
+    CheckConstraint(
+        "state IN ('requested', 'checked', 'reported', 'accepted', 'answered', 'refused')",
+        name="commitment_state",
+    ),
+    sqlite_autoincrement=True,
+)
+Index("commitment_transaction", commitment.c.transaction_uid)
+_OPEN = text("state NOT IN ('reported', 'answered', 'refused')")
+Index("commitment_open", commitment.c.id, sqlite_where=_OPEN)
+
+# Their instances. `reason`: NULL while it is not known, 0: committed, else the Failure Reason (PS3.3 C.14).
+commitment_instance = Table(
+    "commitment_instance",
+    metadata,
+    Column("commitment", Integer, ForeignKey("commitment.id", ondelete="CASCADE"), primary_key=True),
+    Column("sop_instance", Text, primary_key=True),
+    Column("sop_class", Text, nullable=False),
+    Column("reason", Integer),
+    sqlite_with_rowid=False,
+)
+Index("commitment_of_instance", commitment_instance.c.sop_instance)

@@ -9,8 +9,10 @@ from pacsnode.archive.archive import Archive
 from pacsnode.config import Settings
 from pacsnode.log import get_logger
 from pacsnode.workflow.arrivals import Arrivals
-from pacsnode.workflow.database import Database
+from pacsnode.workflow.database import Database, Transaction
 from pacsnode.workflow.jobs import Jobs
+from pacsnode.workflow.mpps import PerformedStep, PerformedSteps, StepEvent
+from pacsnode.workflow.mpps_outbox import Outbox
 from pacsnode.workflow.peers import Peers
 from pacsnode.workflow.runner import Runner
 from pacsnode.workflow.worklist import Worklist
@@ -32,6 +34,9 @@ class Workflow:
         self.arrivals = Arrivals(database, archive, settings.workflow)
         self.worklist = Worklist(database, settings.worklist)
         self.arrivals.on_stored(self.worklist.arrived)
+        self.mpps_outbox = Outbox(database, self.jobs)
+        self.mpps = PerformedSteps(database, self.mpps_outbox, settings.mpps)
+        self.mpps.on_change(self._move_worklist)
         interval = settings.worklist.folder_interval
         self._worklist_folder = WorklistFolder(database, self.worklist, root, interval)
         self._archive = archive
@@ -57,6 +62,16 @@ class Workflow:
 
     async def close(self) -> None:
         await self.database.close()
+
+    async def _move_worklist(self, transaction: Transaction, step: PerformedStep, event: StepEvent) -> None:
+        """Tell the worklist that steps have been started or have ended."""
+        for one in step.scheduled:
+            named = {"study_uid": one.study, "sps_id": one.step_id, "accession": one.accession_number}
+            if event is StepEvent.IN_PROGRESS:
+                await self.worklist.step_started(transaction, **named)
+            elif event is not StepEvent.UPDATED:
+                discontinued = event is StepEvent.DISCONTINUED
+                await self.worklist.step_finished(transaction, **named, discontinued=discontinued)
 
 
 async def _forever(run: Callable[[], Awaitable[None]]) -> None:

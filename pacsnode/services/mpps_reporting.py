@@ -1,0 +1,104 @@
+"""Tells peers of performed procedure steps: N-CREATE and N-SET to other managers, N-EVENT-REPORT to those who
+want to know (PS3.4 F.7 as SCU, F.9 as SCP). Works off workflow.mpps_outbox, as jobs."""
+
+import asyncio
+from collections import defaultdict
+from typing import Final
+
+import structlog
+
+from pacsnode.dicom.data_set import decode_data_set
+from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE, MPPS, MPPS_NOTIFICATION
+from pacsnode.dimse.status import DUPLICATE_SOP_INSTANCE, is_failure
+from pacsnode.errors import OutOfResources, UnknownDestination
+from pacsnode.net.association import timeouts_of
+from pacsnode.net.requestor import connect
+from pacsnode.net.scu import Reply, ServiceUser
+from pacsnode.services.room import Room
+from pacsnode.ul.negotiation import ProposedContext
+from pacsnode.workflow.jobs import Job
+from pacsnode.workflow.mpps_outbox import KIND, Command, Outgoing
+
+_SYNTAXES: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE)
+# Statuses that may be another one next time; what else a peer answers it will answer again.
+_TRANSIENT: Final = frozenset({0x0110, 0x0213})
+_NO_LONGER_IN_PROGRESS: Final = 0xA710
+_CLASSES: Final = (
+    (False, MPPS),
+    (True, MPPS_NOTIFICATION),
+)  # for commands, for events
+
+
+class MppsReporting:
+    """The handler of the jobs of the outbox."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._outbox = room.workflow.mpps_outbox
+        self._turns: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._log = structlog.get_logger()
+
+    def register(self) -> None:
+        self._room.workflow.jobs.register(KIND, self.report)
+
+    async def report(self, job: Job) -> None:
+        """Send all that waits for the job's peer about its step, the oldest first."""
+        of = (job.peer, str(job.payload["step"]))
+        turn = self._turns[of]
+        async with turn:
+            waiting = await self._outbox.waiting(*of)
+            if waiting:
+                await self._send(job.peer, waiting)
+        if not turn.locked():
+            self._turns.pop(of, None)
+
+    async def _send(self, title: str, waiting: list[Outgoing]) -> None:
+        peer = await self._room.workflow.peers.get(title)
+        if peer is None:
+            raise UnknownDestination(f"{title} is no peer")
+        reported = {one.command is Command.N_EVENT_REPORT for one in waiting}
+        settings = self._room.settings
+        async with connect(
+            peer,
+            settings.node.ae_title,
+            [
+                ProposedContext(2 * number + 1, sop_class, _SYNTAXES)
+                for number, (wanted, sop_class) in enumerate(_CLASSES)
+                if wanted in reported
+            ],
+            roles={MPPS_NOTIFICATION: (False, True)} if True in reported else None,
+            timeouts=timeouts_of(settings.dimse),
+        ) as user:
+            for one in waiting:
+                await self._ask(user, title, one)
+
+    async def _ask(self, user: ServiceUser, title: str, one: Outgoing) -> None:
+        """Send one request; it is done with unless the peer may take it later."""
+        reply = await _request(user, one)
+        facts = {
+            "peer": title,
+            "operation": one.command.value,
+            "sop_instance": one.sop_instance,
+            "status": f"{reply.status:04X}H",
+        }
+        if not is_failure(reply.status) or _is_repeated(one, reply):
+            self._log.info("mpps.reported", **facts)
+        elif reply.status in _TRANSIENT and reply.error_id != _NO_LONGER_IN_PROGRESS:
+            raise OutOfResources(f"{title} answers {one.command} with {reply.status:04X}H {reply.comment}")
+        else:
+            self._log.warning("mpps.report_refused", **facts, reason=reply.comment)
+        await self._outbox.taken(one.number)
+
+
+async def _request(user: ServiceUser, one: Outgoing) -> Reply:
+    if one.command is Command.N_EVENT_REPORT:
+        return await user.n_event_report(MPPS_NOTIFICATION, one.sop_instance, one.event, None)
+    data_set = decode_data_set(one.data, one.transfer_syntax)
+    if one.command is Command.N_CREATE:
+        return await user.n_create(MPPS, one.sop_instance, data_set)
+    return await user.n_set(MPPS, one.sop_instance, data_set)
+
+
+def _is_repeated(one: Outgoing, reply: Reply) -> bool:
+    """The peer had taken it before, and its response was lost."""
+    return one.command is Command.N_CREATE and reply.status == DUPLICATE_SOP_INSTANCE
