@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,14 +20,15 @@ from pacsnode.net.association import Timeouts
 from pacsnode.net.invoker import OutgoingData
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser
-from pacsnode.pixels.plan import choose
+from pacsnode.services.instances import Instances
 from pacsnode.services.proposal import Batch, ContextOf, batches, contexts_to_store_on
-from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptedContext
 
-TRANSCODING_LANES: Final = 3  # objects transcoded or sent at once: the workers go on while one is sent
+MAKING_LANES: Final = 3  # objects made or sent at once: the workers go on while one is sent
 LANES: Final = 16  # objects outstanding on one association, where the peer lets them be more
 FRUITLESS: Final = 2  # associations lost in a row with nothing stored, then the destination is given up
+SHARES: Final = 8  # for each of several associations: so many turns at what is to be sent
+MAX_SHARE: Final = 64  # objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +54,22 @@ class SubOperations:
 
     def __init__(
         self,
-        room: Room,
+        instances: Instances,
         objects: Sequence[Located],
         origin: Origin,
         log: structlog.stdlib.BoundLogger,
+        on_stored: Callable[[Located], None] | None = None,
     ) -> None:
+        """`on_stored` is called when the destination has acknowledged an object."""
         self.total = len(objects)
         self.completed = 0
         self.warnings = 0
         self.failed: list[UID] = []
         self.bytes = 0
         self.reason = ""  # of the first failure
-        self._archive = room.archive
-        self._transcoder = room.transcoder
+        self.lost: RemoteError | None = None  # why the destination was given up
+        self._on_stored = on_stored
+        self._instances = instances
         self._waiting = {one.sop_instance: one for one in objects}  # not begun yet
         self._origin = origin
         self._log = log
@@ -80,7 +85,7 @@ class SubOperations:
 
     async def move(self, route: Route) -> None:
         """Send everything over associations of our own (PS3.4 C.4.2.3.1)."""
-        for batch in batches(tuple(self._waiting.values())):
+        for batch in batches(tuple(self._waiting.values()), self._instances.targets_of):
             if not await self._move(batch, route):
                 return
 
@@ -89,22 +94,45 @@ class SubOperations:
         if objects is None:
             objects = tuple(self._waiting.values())
         context_of = contexts_to_store_on(user.contexts)
-        as_stored, to_transcode = self._dealt(objects, context_of)
-        source = self._archive.read(as_stored)
+        at_hand, to_make = self._dealt(objects, context_of)
+        source = self._instances.read(at_hand)
         lanes = [self._lane(user, source, context_of) for _ in range(min(user.association.window, LANES))]
-        lanes += [self._transcoding_lane(user, to_transcode) for _ in range(TRANSCODING_LANES)]
+        lanes += [self._making_lane(user, to_make) for _ in range(min(MAKING_LANES, len(to_make)))]
         for failure in await asyncio.gather(*lanes, return_exceptions=True):
             if isinstance(failure, BaseException):
                 raise failure
 
     async def _move(self, batch: Batch, route: Route) -> bool:
-        """Send a batch; whether the destination is worth another association.
+        """Send a batch over as many associations as the destination takes; whether it is worth another batch.
+
+        They take turns at the objects. Where one of several ends early, the others finish without it.
+        """
+        associations = route.peer.associations
+        while objects := self._not_begun(batch.objects):
+            shares = deque(_shares(objects, associations))
+            workers = (self._associate(batch, shares, route) for _ in range(min(associations, len(shares))))
+            ended = await asyncio.gather(*workers, return_exceptions=True)
+            failures = [one for one in ended if one is not None]
+            for failure in failures:
+                if not isinstance(failure, RemoteError):
+                    raise failure
+            if len(failures) == len(ended):
+                self._give_up(route, failures[0])
+                return False
+            associations = len(ended) - len(failures)
+        return not self._stopped
+
+    async def _associate(
+        self, batch: Batch, shares: deque[list[Located]], route: Route
+    ) -> RemoteError | None:
+        """Keep one association open while there are shares; why it ended before, if it did.
 
         One that is lost is opened again for what has not begun, so that an object the destination breaks off
         at fails alone.
         """
         fruitless = 0
-        while objects := self._not_begun(batch.objects):
+        share: list[Located] = []
+        while not self._stopped and (share or shares):
             stored = self.completed + self.warnings
             try:
                 async with connect(
@@ -114,14 +142,16 @@ class SubOperations:
                     window=route.window,
                     timeouts=route.timeouts,
                 ) as user:
-                    await self.store(user, objects)
-                return not self._stopped
+                    while not self._stopped and (share or shares):
+                        share = share or shares.popleft()
+                        await self.store(user, share)
+                        share = []
             except RemoteError as error:
+                share = self._not_begun(share)
                 fruitless = 0 if self.completed + self.warnings > stored else fruitless + 1
                 if fruitless == FRUITLESS or not isinstance(error, AssociationAborted):
-                    self._give_up(route, error)
-                    return False
-        return True
+                    return error
+        return None
 
     def _not_begun(self, objects: Iterable[Located]) -> list[Located]:
         return [] if self._stopped else [one for one in objects if one.sop_instance in self._waiting]
@@ -129,25 +159,25 @@ class SubOperations:
     def _dealt(
         self, objects: Sequence[Located], context_of: ContextOf
     ) -> tuple[list[Located], deque[tuple[Located, AcceptedContext]]]:
-        """What goes as it is stored, and what has to be transcoded first.
+        """What goes as it is stored, and what has to be made first: transcoded, as a rule.
 
         That for which there is no context either way has failed (PS3.4 C.4.2.3.1).
         """
-        as_stored: list[Located] = []
-        to_transcode: deque[tuple[Located, AcceptedContext]] = deque()
+        at_hand: list[Located] = []
+        to_make: deque[tuple[Located, AcceptedContext]] = deque()
         refused: dict[tuple[UID, UID], list[UID]] = {}
         for one in objects:
             accepted = context_of.get(one.sop_class, {})
-            target = choose(one.transfer_syntax, accepted)
+            target = self._instances.choose(one.transfer_syntax, accepted)
             if target is None:
                 refused.setdefault((one.sop_class, one.transfer_syntax), []).append(one.sop_instance)
-            elif target == one.transfer_syntax:
-                as_stored.append(one)
+            elif self._instances.is_at_hand(one.transfer_syntax, target):
+                at_hand.append(one)
             else:
-                to_transcode.append((one, accepted[target]))
+                to_make.append((one, accepted[target]))
         for kind, instances in refused.items():
             self._refused(*kind, instances)
-        return as_stored, to_transcode
+        return at_hand, to_make
 
     def _refused(self, sop_class: UID, transfer_syntax: UID, instances: list[UID]) -> None:
         """There is no context for a kind of object: one line of the log, not one for each of them."""
@@ -167,31 +197,27 @@ class SubOperations:
                 self._fail(located, outgoing.failure)
                 continue
             context = context_of[located.sop_class][located.transfer_syntax]
-            await self._store(user, context, located, outgoing.data)
+            await self._store(user, context, located, outgoing.data, located.size)
 
-    async def _transcoding_lane(
+    async def _making_lane(
         self, user: ServiceUser, waiting: deque[tuple[Located, AcceptedContext]]
     ) -> None:
-        """Have one object after the other transcoded, and store it."""
+        """Have one object after the other made, and store it."""
         while waiting and not self._stopped:
             located, context = waiting.popleft()
-            try:
-                path, offset = await self._archive.file_of(located)
-                transcoded = await self._transcoder.transcode(
-                    path, offset, located.transfer_syntax, context.transfer_syntax
-                )
-            except (OperationError, OSError) as error:
-                self._fail(located, str(error))
-                continue
-            try:
-                data = self._archive.read_file(transcoded.path, context.transfer_syntax, transcoded.size)
-                await self._store(user, context, located, data)
-            finally:
-                await transcoded.discard()
+            async with AsyncExitStack() as stack:
+                making = self._instances.made(located, context.transfer_syntax)
+                try:
+                    data, size = await stack.enter_async_context(making)
+                except (OperationError, OSError) as error:
+                    self._fail(located, str(error))
+                    continue
+                await self._store(user, context, located, data, size)
 
     async def _store(
-        self, user: ServiceUser, context: AcceptedContext, located: Located, data: OutgoingData
+        self, user: ServiceUser, context: AcceptedContext, located: Located, data: OutgoingData, size: int
     ) -> None:
+        """Store an object whose data set, as it goes, has `size` bytes."""
         del self._waiting[located.sop_instance]
         origin = self._origin
         try:
@@ -204,9 +230,9 @@ class SubOperations:
         except OSError as error:  # in the middle of a large object: the message cannot be completed
             self._fail(located, f"its file cannot be read: {error.strerror}")
             raise AssociationAborted("an object could not be read to its end") from error
-        self._answered(located, reply)
+        self._answered(located, reply, size)
 
-    def _answered(self, located: Located, reply: Reply) -> None:
+    def _answered(self, located: Located, reply: Reply, size: int) -> None:
         if reply.status == SUCCESS:
             self.completed += 1
         elif is_warning(reply.status) or reply.status == DUPLICATE_SOP_INSTANCE:  # it has the object
@@ -214,7 +240,7 @@ class SubOperations:
         else:
             self._fail(located, reply.comment or "refused", reply.status)
             return
-        self.bytes += located.size
+        self.bytes += size
 
     def _fail(self, located: Located, reason: str, status: int | None = None) -> None:
         self._waiting.pop(located.sop_instance, None)
@@ -230,8 +256,16 @@ class SubOperations:
 
     def _give_up(self, route: Route, error: RemoteError) -> None:
         self.reason = self.reason or str(error)
+        self.lost = error
         self.failed += self._waiting
         self._log.warning(
             "destination.lost", destination=str(route.peer), objects=len(self._waiting), reason=str(error)
         )
         self._waiting.clear()
+
+
+def _shares(objects: Sequence[Located], associations: int) -> Iterator[list[Located]]:
+    """What one association sends in a turn: everything, unless there are others."""
+    turns = associations * SHARES
+    length = len(objects) if associations == 1 else min(MAX_SHARE, -(-len(objects) // turns))
+    return (list(objects[start : start + length]) for start in range(0, len(objects), length))
