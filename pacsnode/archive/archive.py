@@ -23,7 +23,7 @@ from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest
 from pacsnode.archive.locate import Located, Locator
 from pacsnode.archive.lookup import Lookup
 from pacsnode.archive.object_file import ObjectFile
-from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of, in_file, open_object
+from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of, in_file, missing, open_object
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
 from pacsnode.archive.recovery import Recovered, recover
@@ -186,9 +186,13 @@ class Archive:
         """The stored instances of a retrieval in chunks, in a stable order; see Locator.find."""
         return self._locator.find(retrieval)
 
-    def read(self, objects: Sequence[Located]) -> ReadAhead:
-        """The data sets of `objects`, in order, each read before it is asked for."""
-        return ReadAhead(self._file_readers, self._layout, objects)
+    def read(self, objects: Sequence[Located], *, whole_files: bool = False) -> ReadAhead:
+        """The data sets of `objects`, in order, each read before it is asked for; or their `whole_files`."""
+        return ReadAhead(self._file_readers, self._layout, objects, whole_files=whole_files)
+
+    async def missing(self, objects: Sequence[Located]) -> set[int]:
+        """The tokens of those whose file is not there, or not as long as the index says."""
+        return await missing(self._file_readers, self._layout, objects)
 
     async def in_file(self, located: Located, job: Callable[[ObjectFile], Result]) -> Result:
         """What `job` makes of an open object file, in a worker thread. Raises OSError, and what it raises."""
@@ -203,9 +207,11 @@ class Archive:
         """The file of an instance, and where in it the data set begins; see outgoing.file_of."""
         return await file_of(self._file_readers, self._layout, located)
 
-    def read_file(self, path: Path, transfer_syntax: UID, size: int) -> AsyncGenerator[memoryview, None]:
-        """A data set of `size` bytes in a file of its own, in pieces. Raises OSError."""
-        pieces = Pieces(self._file_readers, transfer_syntax, 0, size)
+    def read_file(
+        self, path: Path, transfer_syntax: UID, size: int, start: int = 0
+    ) -> AsyncGenerator[memoryview, None]:
+        """A data set of `size` bytes in a file of its own, from `start` on, in pieces. Raises OSError."""
+        pieces = Pieces(self._file_readers, transfer_syntax, start, size)
         return pieces.read(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     @staticmethod
