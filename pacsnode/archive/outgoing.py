@@ -20,7 +20,7 @@ from pacsnode.archive.locate import Located
 from pacsnode.archive.object_file import ObjectFile
 from pacsnode.archive.workers import Workers
 from pacsnode.dicom.part10 import data_offset_of
-from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
+from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES, EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand
 
@@ -44,8 +44,12 @@ class Outgoing:
 class ReadAhead:
     """Gives out `objects` in order; several tasks may ask."""
 
-    def __init__(self, workers: Workers, layout: Layout, objects: Sequence[Located]) -> None:
+    def __init__(
+        self, workers: Workers, layout: Layout, objects: Sequence[Located], *, whole_files: bool = False
+    ) -> None:
+        """`whole_files`: with their File Meta Information."""
         self._workers = workers
+        self._whole_files = whole_files
         self._layout = layout
         self._waiting = deque(objects)
         self._ready: deque[Outgoing] = deque()
@@ -86,14 +90,16 @@ class ReadAhead:
                 os.close(descriptor)
             if size != located.size:
                 return Outgoing(located, None, "its file has another size than the index says")
-            offset = data_offset_of(start)
+            offset = 0 if self._whole_files else data_offset_of(start)
         except OSError as error:
             return Outgoing(located, None, f"its file cannot be read: {error.strerror}")
         except CannotUnderstand as error:
             return Outgoing(located, None, str(error))
+        # A file is sent as long as it is, a data set with an even length
+        transfer_syntax = EXPLICIT_VR_LE if self._whole_files else located.transfer_syntax
         if not large:
-            return Outgoing(located, _even(located.transfer_syntax, memoryview(start)[offset:]))
-        pieces = Pieces(self._workers, located.transfer_syntax, offset, size)
+            return Outgoing(located, _even(transfer_syntax, memoryview(start)[offset:]))
+        pieces = Pieces(self._workers, transfer_syntax, offset, size)
         return Outgoing(located, pieces.read(lambda: _open(self._layout, located)[0]))
 
 
@@ -110,16 +116,36 @@ class Pieces:
         """Give the pieces out, the next one being read while the last one is sent. Raises OSError."""
         descriptor = await _in_thread(self.workers, open_file)
         positions = range(self.start, self.end, PIECE)
-        ahead = _in_thread(self.workers, partial(os.pread, descriptor, PIECE, self.start))
+
+        def read(position: int) -> bytes:
+            return os.pread(descriptor, min(PIECE, self.end - position), position)
+
+        ahead = _in_thread(self.workers, partial(read, self.start))
         try:
             for position in positions[1:]:
                 piece = await ahead
-                ahead = _in_thread(self.workers, partial(os.pread, descriptor, PIECE, position))
+                ahead = _in_thread(self.workers, partial(read, position))
                 yield memoryview(piece)
             yield _even(self.transfer_syntax, memoryview(await ahead))
         finally:
             await asyncio.wait({ahead})  # even if sending broke off: the descriptor is in use
             os.close(descriptor)
+
+
+async def missing(workers: Workers, layout: Layout, objects: Sequence[Located]) -> set[int]:
+    """The tokens of the objects whose file is not there, or not as long as the index says."""
+
+    def look() -> set[int]:
+        return {located.token for located in objects if _size(layout, located) != located.size}
+
+    return await _in_thread(workers, look)
+
+
+def _size(layout: Layout, located: Located) -> int | None:
+    for path in (located.path, layout.incoming_path(located.token, located.size), located.path):
+        with suppress(OSError):
+            return os.stat(layout.absolute(path)).st_size
+    return None
 
 
 async def in_file(
