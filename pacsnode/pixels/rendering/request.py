@@ -34,3 +34,16 @@ class Viewport:
     region_height: float | None = None
     flip_x: bool = False
     flip_y: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A rendered resource of one object: its frames, counted from 1, and how they are to be shown."""
+
+    media_type: str
+    frames: tuple[int, ...] = (1,)
+    window: Window | None = None
+    viewport: Viewport | None = None
+    annotation: tuple[str, ...] = ()
+    quality: int = 90
+    icc_profile: str = "no"
