@@ -186,11 +186,15 @@ class Section(BaseModel):
 
 
 class Peer(Section):
-    """A remote Application Entity: its title and its presentation address."""
+    """A remote Application Entity: its title, its presentation address, how it is sent to."""
 
     ae_title: Title
     host: Host
     port: PeerPort
+    associations: Annotated[
+        int, BeforeValidator(_no_bool), Field(ge=1, le=16), Allowed("1 to 16 associations")
+    ] = 1
+    """Associations that share the objects of one C-MOVE."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -317,6 +321,23 @@ class Storage(Section):
     """Threads that write and sync object files."""
     readers: Threads = 4
     """Connections that read the index."""
+
+
+class Transcoding(Section):
+    enabled: Switch = True
+    """Send objects in other transfer syntaxes than stored, where a peer does not take that one."""
+    recompress_lossy: Switch = False
+    """Compress again, without loss, what was compressed with loss, for peers that take nothing else."""
+    workers: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=256), Allowed("1 to 256")] = 2
+    """Processes that transcode, extract frames and leave bulk data out; started when needed."""
+    time_limit: Annotated[
+        float, BeforeValidator(_no_bool), Field(gt=0, le=86400), Allowed("seconds, above 0 to 86400")
+    ] = 120.0
+    """Seconds an object may take; then it fails, and its process is ended."""
+    memory_limit: Annotated[
+        ByteSize, BeforeValidator(_no_bool), Field(ge=64 * 2**20), Allowed('"64 MiB" or more')
+    ] = ByteSize(2 * 2**30)
+    """Memory one of the processes may take."""
 
 
 class Query(Section):
@@ -473,6 +494,7 @@ class Settings(BaseModel):
     dimse: Dimse = Dimse()
     web: Web = Web()
     storage: Storage = Storage()
+    transcoding: Transcoding = Transcoding()
     query: Query = Query()
     workflow: Workflow = Workflow()
     jobs: Jobs = Jobs()

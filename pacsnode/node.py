@@ -25,7 +25,7 @@ from pacsnode.net.acceptor import Acceptor, AcceptorOptions
 from pacsnode.net.association import timeouts_of
 from pacsnode.net.service import ServiceRegistry
 from pacsnode.notify import ServiceManager
-from pacsnode.pixels.pool import Transcoder
+from pacsnode.pixels.pool import Transcoder, TranscoderOptions
 from pacsnode.pulse import Pulse
 from pacsnode.services import build_registry
 from pacsnode.services.room import Room
@@ -91,7 +91,7 @@ class Node:
         settings = self.settings
         root = Path(settings.node.storage)
         self._archive = await Archive.open(root, archive_options(settings))
-        self._transcoder = Transcoder(root / "transcoded")
+        self._transcoder = Transcoder(root / "transcoded", transcoder_options(settings))
         try:
             self._workflow = await Workflow.open(root, self._archive, settings)
             room = Room(self._archive, self._transcoder, self._workflow, settings)
@@ -168,6 +168,17 @@ def archive_options(settings: Settings) -> ArchiveOptions:
         reserve=int(storage.reserve),
         workers=storage.workers,
         readers=storage.readers,
+    )
+
+
+def transcoder_options(settings: Settings) -> TranscoderOptions:
+    transcoding = settings.transcoding
+    return TranscoderOptions(
+        workers=transcoding.workers,
+        time_limit=transcoding.time_limit,
+        memory_limit=int(transcoding.memory_limit),
+        enabled=transcoding.enabled,
+        recompress_lossy=transcoding.recompress_lossy,
     )
 
 

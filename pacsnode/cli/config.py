@@ -9,7 +9,7 @@ import typer
 from pacsnode.cli.options import ConfigFile
 
 if TYPE_CHECKING:
-    from pacsnode.config import Setting, Settings
+    from pacsnode.config import Peer, Setting, Settings
 
 _HEADING = """\
 # pacsnode's settings. `pacsnode config check --config FILE` tells what is wrong with a file.
@@ -23,6 +23,7 @@ _PEERS = """\
 _PEER_EXAMPLES = """\
 # CT1 = "192.0.2.7:104"
 # "MR 1" = "[2001:db8::7]:11112"
+# ARCHIVE2 = { host = "192.0.2.9", port = 104, associations = 4 }
 """
 
 
@@ -72,9 +73,15 @@ def _row(row: "Setting", value: object) -> str:
 
 
 def _peers(settings: "Settings") -> str:
-    peers = settings.peers.values()
-    rows = "".join(f"{json.dumps(p.ae_title)} = {json.dumps(str(p).rpartition('@')[2])}\n" for p in peers)
+    rows = "".join(f"{json.dumps(peer.ae_title)} = {_peer(peer)}\n" for peer in settings.peers.values())
     return _PEERS + (rows or _PEER_EXAMPLES)
+
+
+def _peer(peer: "Peer") -> str:
+    """`"HOST:PORT"`, or a table where more is set than the address."""
+    if peer.associations == 1:
+        return json.dumps(str(peer).rpartition("@")[2])
+    return f"{{ host = {json.dumps(peer.host)}, port = {peer.port}, associations = {peer.associations} }}"
 
 
 def toml_value(value: object) -> str:

@@ -1,21 +1,14 @@
-"""Retrieve service classes (PS3.4 C.4.2, C.4.3): C-MOVE and C-GET of stored instances.
+"""Retrieve service classes (PS3.4 C.4.2, C.4.3): C-MOVE and C-GET of instances by their hierarchy.
 
-Patient Root, Study Root and Patient/Study Only. The instances are located in the index, then sent as C-STORE
-sub-operations; pending responses tell how far that is.
+Patient Root, Study Root and Patient/Study Only.
 """
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import ClassVar
 
-from pacsnode.archive.locate import Located
-from pacsnode.config import Peer
-from pacsnode.dicom.header import encoding_of
-from pacsnode.dicom.identifier import ElementWriter, RequestIdentifier
 from pacsnode.dicom.information_model import InformationModel
 from pacsnode.dicom.query import level_of
-from pacsnode.dicom.retrieval import Retrieval, retrieval_of
+from pacsnode.dicom.retrieval import retrieval_of
 from pacsnode.dicom.sop_class import (
     PATIENT_ROOT_GET,
     PATIENT_ROOT_MOVE,
@@ -24,171 +17,42 @@ from pacsnode.dicom.sop_class import (
     STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
 )
-from pacsnode.dicom.uid import UID, AETitle
-from pacsnode.dimse.command import PRIORITY_MEDIUM, CommandField, Element
-from pacsnode.dimse.status import CANCEL, PENDING, SUBOPERATIONS_FAILED, SUBOPERATIONS_WARNING, SUCCESS
-from pacsnode.errors import UnknownDestination, UnrecognizedOperation
-from pacsnode.net.association import timeouts_of
-from pacsnode.net.scu import ServiceUser
-from pacsnode.net.service import Request, Response, ServiceClass, Stream
-from pacsnode.services.room import Room
-from pacsnode.services.suboperations import Origin, Route, SubOperations
-
-MOVE_MODELS: Final = {
-    PATIENT_ROOT_MOVE: InformationModel.PATIENT_ROOT,
-    STUDY_ROOT_MOVE: InformationModel.STUDY_ROOT,
-    PATIENT_STUDY_ONLY_MOVE: InformationModel.PATIENT_STUDY_ONLY,
-}
-GET_MODELS: Final = {
-    PATIENT_ROOT_GET: InformationModel.PATIENT_ROOT,
-    STUDY_ROOT_GET: InformationModel.STUDY_ROOT,
-    PATIENT_STUDY_ONLY_GET: InformationModel.PATIENT_STUDY_ONLY,
-}
-PENDING_INTERVAL: Final = 0.9  # seconds: a requestor hears at least each second, and is not flooded
-# DCMTK's movescu, when it is the destination too, looks for our association after each response only, else
-# once a second: the second response comes when that association is surely on its way.
-SECOND_PENDING: Final = 0.05  # seconds
-
-FAILED_SOP_INSTANCE_UID_LIST: Final = 0x00080058
+from pacsnode.dicom.uid import UID
+from pacsnode.net.service import Request
+from pacsnode.services.instances import Instances
+from pacsnode.services.retrieval import RetrieveSCP, Selection, identifier_of, log_ignored
 
 
-class RetrieveService(ServiceClass):
-    """Sends stored instances to where the requestor wants them."""
+class RetrieveService(RetrieveSCP):
+    """Sends stored instances of patients, studies, series, or named one by one."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._settings = room.settings
-
-    def sop_classes(self) -> tuple[UID, ...]:
-        return (*MOVE_MODELS, *GET_MODELS)
-
-    def streams(self) -> Mapping[CommandField, Stream]:
-        return {CommandField.C_MOVE_RQ: self.c_move, CommandField.C_GET_RQ: self.c_get}
+    move_models: ClassVar[Mapping[UID, InformationModel]] = {
+        PATIENT_ROOT_MOVE: InformationModel.PATIENT_ROOT,
+        STUDY_ROOT_MOVE: InformationModel.STUDY_ROOT,
+        PATIENT_STUDY_ONLY_MOVE: InformationModel.PATIENT_STUDY_ONLY,
+    }
+    get_models: ClassVar[Mapping[UID, InformationModel]] = {
+        PATIENT_ROOT_GET: InformationModel.PATIENT_ROOT,
+        STUDY_ROOT_GET: InformationModel.STUDY_ROOT,
+        PATIENT_STUDY_ONLY_GET: InformationModel.PATIENT_STUDY_ONLY,
+    }
 
     def extended_negotiation(self, sop_class: UID, offered: bytes) -> bytes | None:
         """Relational retrieval is performed when asked for, multi-frame conversion is not (Table C.5-4)."""
         return bytes(int(position == 0 and asked == 1) for position, asked in enumerate(offered))
 
-    async def c_move(self, request: Request) -> AsyncGenerator[Response, None]:
-        """Send the instances to the Move Destination, over associations of our own."""
-        retrieval = self._retrieval_of(request, MOVE_MODELS)
-        route = await self._route(request)
-        origin = Origin(_priority(request), (request.association.calling_ae, request.command.message_id))
-        run = SubOperations(self._room, await self._locate(retrieval), origin, request.association.log)
-        async for response in self._perform(request, retrieval, run, run.move(route)):
-            yield response
-
-    async def c_get(self, request: Request) -> AsyncGenerator[Response, None]:
-        """Send the instances on the association the request came on."""
-        retrieval = self._retrieval_of(request, GET_MODELS)
-        origin = Origin(_priority(request))
-        run = SubOperations(self._room, await self._locate(retrieval), origin, request.association.log)
-        work = run.store(ServiceUser(request.association))
-        async for response in self._perform(request, retrieval, run, work):
-            yield response
-
-    def _retrieval_of(self, request: Request, models: Mapping[UID, InformationModel]) -> Retrieval:
-        """What is asked for. Raises InvalidIdentifier (A900H) and CannotUnderstand (C000H)."""
-        context, association = request.context, request.association
-        model = models.get(context.abstract_syntax)
-        if model is None:
-            raise UnrecognizedOperation(f"{request.command.name} is no operation of this SOP class")
-        identifier = RequestIdentifier(request.identifier_bytes, context.transfer_syntax)
-        extended = association.accept.extended if association.accept is not None else {}
-        relational = extended.get(context.abstract_syntax, b"")[:1] == b"\1"
+    async def select(self, request: Request, model: InformationModel) -> Selection:
+        """Instances by the unique keys. Raises InvalidIdentifier, CannotUnderstand, MatchesNotCounted."""
+        identifier = identifier_of(request)
+        accept = request.association.accept
+        extended = accept.extended if accept is not None else {}
+        relational = extended.get(request.context.abstract_syntax, b"")[:1] == b"\1"
         retrieval = retrieval_of(
             level_of(identifier.level),
             model,
             identifier.requested(),
             relational=relational or self._settings.query.lenient_hierarchy,
         )
-        if retrieval.ignored:
-            tags = [f"{tag:08X}" for tag in retrieval.ignored]
-            association.log.debug("retrieval.keys_ignored", tags=tags)
-        return retrieval
-
-    async def _route(self, request: Request) -> Route:
-        """How the Move Destination is reached. Raises UnknownDestination (A801H)."""
-        dimse = self._settings.dimse
-        title = AETitle(request.command.text(Element.MOVE_DESTINATION))
-        peer = await self._room.workflow.peers.get(title)
-        if peer is None and dimse.move_to_caller and title == request.association.calling_ae:
-            address = request.association.remote_address
-            peer = Peer(ae_title=title, host=address, port=dimse.move_to_caller_port)
-        if peer is None:
-            raise UnknownDestination(f"move destination {title} is unknown")
-        return Route(peer, self._settings.node.ae_title, dimse.async_window, timeouts_of(dimse))
-
-    async def _locate(self, retrieval: Retrieval) -> list[Located]:
-        """All instances: how many they are has to be known before the first one goes."""
-        return [located async for chunk in self._room.archive.locate(retrieval) for located in chunk]
-
-    async def _perform(
-        self, request: Request, retrieval: Retrieval, run: SubOperations, work: Coroutine[None, None, None]
-    ) -> AsyncGenerator[Response, None]:
-        """Do the work; a pending response at once and then each interval, the final one at the end."""
-        started = time.monotonic()
-        request.on_cancel = run.stop
-        task = asyncio.ensure_future(work)
-        try:
-            if run.total > 1:  # no more responses than objects, while they go quickly
-                yield _pending(run)
-            interval = SECOND_PENDING
-            while not (await asyncio.wait({task}, timeout=interval))[0]:
-                yield _pending(run)
-                interval = PENDING_INTERVAL
-            task.result()
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            request.association.log.info(
-                "retrieval.answered",
-                operation=request.command.name,
-                model=retrieval.model.value,
-                query_level=retrieval.level.value,
-                destination=request.command.text(Element.MOVE_DESTINATION),
-                completed=run.completed,
-                failed=len(run.failed),
-                warnings=run.warnings,
-                bytes=run.bytes,
-                ms=round((time.monotonic() - started) * 1000, 1),
-            )
-        yield _final(request, run)
-
-
-def _priority(request: Request) -> int:
-    return request.command.us_or_none(Element.PRIORITY) or PRIORITY_MEDIUM
-
-
-def _pending(run: SubOperations) -> Response:
-    return Response(PENDING, suboperations=(run.remaining, run.completed, len(run.failed), run.warnings))
-
-
-def _final(request: Request, run: SubOperations) -> Response:
-    """The last response (PS3.4 C.4.2.1.5 to C.4.2.1.9, C.4.2.3.1)."""
-    cancelled = run.remaining > 0
-    if cancelled:
-        status = CANCEL
-    elif not run.failed and not run.warnings:
-        status = SUCCESS
-    elif len(run.failed) == run.total:
-        status = SUBOPERATIONS_FAILED
-    else:
-        status = SUBOPERATIONS_WARNING
-    return Response(
-        status,
-        data=_failed_list(request, run.failed) if run.failed else None,
-        comment=run.reason if status == SUBOPERATIONS_FAILED else "",
-        suboperations=(
-            run.remaining if cancelled else None,
-            run.completed,
-            len(run.failed),
-            run.warnings,
-        ),
-    )
-
-
-def _failed_list(request: Request, failed: list[UID]) -> bytes:
-    """The identifier of a response after failures (PS3.4 C.4.2.1.4.2)."""
-    writer = ElementWriter(encoding_of(request.context.transfer_syntax))
-    return writer.element(FAILED_SOP_INSTANCE_UID_LIST, "UI", "\\".join(failed), "")
+        log_ignored(request, retrieval)
+        objects = await self.locate(retrieval)
+        return Selection(retrieval, retrieval.level.value, objects, Instances(self._room))

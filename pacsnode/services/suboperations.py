@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -112,14 +112,16 @@ class SubOperations:
             shares = deque(_shares(objects, associations))
             workers = (self._associate(batch, shares, route) for _ in range(min(associations, len(shares))))
             ended = await asyncio.gather(*workers, return_exceptions=True)
-            failures = [one for one in ended if one is not None]
-            for failure in failures:
-                if not isinstance(failure, RemoteError):
-                    raise failure
-            if len(failures) == len(ended):
-                self._give_up(route, failures[0])
+            lost: list[RemoteError] = []
+            for one in ended:
+                if isinstance(one, RemoteError):
+                    lost.append(one)
+                elif one is not None:
+                    raise one
+            if len(lost) == len(ended):
+                self._give_up(route, lost[0])
                 return False
-            associations = len(ended) - len(failures)
+            associations = len(ended) - len(lost)
         return not self._stopped
 
     async def _associate(
@@ -199,9 +201,7 @@ class SubOperations:
             context = context_of[located.sop_class][located.transfer_syntax]
             await self._store(user, context, located, outgoing.data, located.size)
 
-    async def _making_lane(
-        self, user: ServiceUser, waiting: deque[tuple[Located, AcceptedContext]]
-    ) -> None:
+    async def _making_lane(self, user: ServiceUser, waiting: deque[tuple[Located, AcceptedContext]]) -> None:
         """Have one object after the other made, and store it."""
         while waiting and not self._stopped:
             located, context = waiting.popleft()
@@ -241,6 +241,8 @@ class SubOperations:
             self._fail(located, reply.comment or "refused", reply.status)
             return
         self.bytes += size
+        if self._on_stored is not None:
+            self._on_stored(located)
 
     def _fail(self, located: Located, reason: str, status: int | None = None) -> None:
         self._waiting.pop(located.sop_instance, None)

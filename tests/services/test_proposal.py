@@ -3,6 +3,7 @@
 from pacsnode.archive.locate import Located
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE, STORAGE_SOP_CLASSES
 from pacsnode.dicom.uid import UID
+from pacsnode.pixels.plan import targets_of
 from pacsnode.services.proposal import MAX_CONTEXTS, batches, contexts_to_store_on
 from pacsnode.ul.negotiation import AcceptedContext, Result
 from tests.support.raw import CT_IMAGE
@@ -17,7 +18,7 @@ def stored(sop_class: UID, transfer_syntax: UID, number: int = 1) -> Located:
 
 
 def proposed(*objects: Located) -> set[tuple[UID, tuple[UID, ...]]]:
-    (batch,) = batches(objects)
+    (batch,) = batches(objects, targets_of)
     return {(context.abstract_syntax, context.transfer_syntaxes) for context in batch.contexts}
 
 
@@ -38,7 +39,7 @@ def test_nothing_is_offered_that_cannot_be_made() -> None:
 
 
 def test_the_last_context_of_a_sop_class_is_one_as_stored() -> None:
-    (batch,) = batches([stored(CT, EXPLICIT_VR_LE)])
+    (batch,) = batches([stored(CT, EXPLICIT_VR_LE)], targets_of)
     assert batch.contexts[-1].transfer_syntaxes == (EXPLICIT_VR_LE,)
 
 
@@ -48,7 +49,7 @@ def test_more_kinds_than_contexts_take_several_associations() -> None:
         for number, sop_class in enumerate(sorted(STORAGE_SOP_CLASSES))
         for transfer_syntax in (EXPLICIT_VR_LE, JPEG_2000)
     ]
-    dealt = batches(objects)
+    dealt = batches(objects, targets_of)
     assert len(dealt) > 1
     assert all(len(batch.contexts) <= MAX_CONTEXTS for batch in dealt)
     assert [one for batch in dealt for one in batch.objects] == objects

@@ -27,7 +27,7 @@ from pacsnode.errors import MatchesNotCounted
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser, SubOperations
 from pacsnode.node import Node
-from pacsnode.services import retrieve
+from pacsnode.services import retrieval
 from pacsnode.ul.negotiation import ProposedContext
 from tests.conftest import SettingsOf
 from tests.support.destination import Destination, Gate, Received, free_address, success
@@ -182,7 +182,7 @@ async def test_a_large_object_goes_in_pieces(
 async def test_pending_responses_tell_how_far_it_is(
     settings_of: SettingsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrieve, "PENDING_INTERVAL", 0.02)
+    monkeypatch.setattr(retrieval, "PENDING_INTERVAL", 0.02)
 
     async def slowly(_received: Received) -> int:
         await asyncio.sleep(0.05)
