@@ -77,6 +77,8 @@ class Element:
 NO_DATA_SET: Final = 0x0101
 DATA_SET_PRESENT: Final = 0x0001
 PRIORITY_MEDIUM: Final = 0x0000
+PRIORITY_HIGH: Final = 0x0001
+PRIORITY_LOW: Final = 0x0002
 MAX_COMMAND_SET: Final = 64 * 1024  # bytes; the longest legal one is a list of attribute tags in N-GET
 
 _HEADER = Struct("<HHI")

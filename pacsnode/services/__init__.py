@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from pacsnode.net.service import ServiceClass, ServiceRegistry
-from pacsnode.services.mpps import MppsService
 from pacsnode.services.composite import CompositeInstanceRootService
 from pacsnode.services.forwarding import Forwarding
+from pacsnode.services.mpps import MppsService
 from pacsnode.services.query import FindService
 from pacsnode.services.retrieve import RetrieveService
 from pacsnode.services.room import Room
@@ -34,7 +34,7 @@ ACTORS: Final[tuple[Callable[[Room], object], ...]] = (Forwarding,)
 
 
 def build_registry(room: Room) -> ServiceRegistry:
-    """All service classes on one archive and one configuration. Raises ConfigurationError for a wrong rule."""
+    """All service classes on one archive and one configuration. Raises ConfigurationError over a rule."""
     for actor in ACTORS:
         actor(room)
     services = [service_class(room) for service_class in SERVICE_CLASSES]

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pacsnode.config import Peer
 from pacsnode.dicom.uid import AETitle
 from pacsnode.errors import ConfigurationError
-from pacsnode.workflow.database import Database, Row
+from pacsnode.workflow.database import Database, Row, Value
 
-_GET = "SELECT * FROM peer WHERE ae_title = ? ORDER BY configured DESC LIMIT 1"
-_PUT = "INSERT OR REPLACE INTO peer (ae_title, configured, host, port, changed_at) VALUES (?, ?, ?, ?, ?)"
+_GET = "SELECT * FROM peer WHERE ae_title = ? ORDER BY configured DESC"
+_PUT = """
+    INSERT OR REPLACE INTO peer (ae_title, host, port, associations, configured, changed_at)
+    VALUES (?, ?, ?, ?, ?, ?)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Peers:
     def __init__(self, database: Database, configured: Mapping[AETitle, Peer] | None = None) -> None:
         """`configured`: None in a process that is not the node, which takes them from the node's copy."""
         self._database = database
+        self._is_node = configured is not None
         self._configured = configured or {}
         self._reconfigured = asyncio.Event()
 
@@ -49,19 +53,19 @@ class Peers:
             await self._reconfigured.wait()
 
     async def _copy(self, peers: Mapping[AETitle, Peer]) -> None:
-        now = time.time()
+        rows = [_row(peer, configured=True) for peer in peers.values()]
         async with self._database.transaction() as transaction:
             await transaction.execute("DELETE FROM peer WHERE configured")
-            await transaction.execute_many(
-                _PUT, [(p.ae_title, 1, p.host, p.port, now) for p in peers.values()]
-            )
+            await transaction.execute_many(_PUT, rows)
 
     async def get(self, ae_title: str) -> Peer | None:
         """The peer of an AE title."""
         if (configured := self._configured.get(AETitle(ae_title))) is not None:
             return configured
         rows = await self._database.fetch(_GET, (ae_title,))
-        return _peer(rows[0]) if rows else None
+        # A copy that the configuration no longer has is none of the node's, even before it is removed.
+        found = [row for row in rows if not (row["configured"] and self._is_node)]
+        return _peer(found[0]) if found else None
 
     async def all(self) -> list[Peer]:
         """Every peer, by AE title."""
@@ -77,7 +81,7 @@ class Peers:
         """Add a peer, or give it another address. Raises ConfigurationError for a configured one."""
         await self._refuse_configured(peer.ae_title)
         async with self._database.transaction() as transaction:
-            await transaction.execute(_PUT, (peer.ae_title, 0, peer.host, peer.port, time.time()))
+            await transaction.execute(_PUT, _row(peer, configured=False))
 
     async def remove(self, ae_title: str) -> bool:
         """Forget a peer added at run time; whether there was one. Raises ConfigurationError."""
@@ -92,5 +96,9 @@ class Peers:
             raise ConfigurationError(f"peer {ae_title} stands in the configuration: change it there")
 
 
+def _row(peer: Peer, *, configured: bool) -> tuple[Value, ...]:
+    return peer.ae_title, peer.host, peer.port, peer.associations, configured, time.time()
+
+
 def _peer(row: Row) -> Peer:
-    return Peer(ae_title=row["ae_title"], host=row["host"], port=row["port"])
+    return Peer.model_validate({name: row[name] for name in Peer.model_fields})

@@ -32,6 +32,7 @@ peer = Table(
     Column("configured", Integer, primary_key=True),
     Column("host", Text, nullable=False),
     Column("port", Integer, nullable=False),
+    Column("associations", Integer, nullable=False),
     Column("changed_at", Float, nullable=False),
     sqlite_with_rowid=False,
 )

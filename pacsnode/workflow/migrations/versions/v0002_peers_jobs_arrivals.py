@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("configured", sa.Integer, primary_key=True),
         sa.Column("host", sa.Text, nullable=False),
         sa.Column("port", sa.Integer, nullable=False),
+        sa.Column("associations", sa.Integer, nullable=False),
         sa.Column("changed_at", sa.Float, nullable=False),
         sqlite_with_rowid=False,
     )
