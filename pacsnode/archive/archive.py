@@ -17,9 +17,13 @@ import structlog
 
 from pacsnode.archive import reconcile
 from pacsnode.archive.changes import Changes
+from pacsnode.archive.counting import count
 from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
+from pacsnode.archive.journal import Journal
+from pacsnode.archive.journal_frames import Record
+from pacsnode.archive.judge import Duplicates, Judge
 from pacsnode.archive.locate import Located, Locator
 from pacsnode.archive.lookup import Lookup
 from pacsnode.archive.object_file import ObjectFile
@@ -30,19 +34,22 @@ from pacsnode.archive.recovery import Recovered, recover
 from pacsnode.archive.rows import RowBuilder
 from pacsnode.archive.schema import migrate
 from pacsnode.archive.search import Match, Search
-from pacsnode.archive.stored_file import Unreadable, row_of_file
+from pacsnode.archive.settling import Settler
+from pacsnode.archive.small_files import SmallFiles
+from pacsnode.archive.stored_file import Unreadable, row_of_content, row_of_file
 from pacsnode.archive.workers import Workers
-from pacsnode.archive.writer import Duplicates, Writer
+from pacsnode.archive.writer import Writer
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.query import Query
 from pacsnode.dicom.retrieval import Retrieval
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID, is_uid
-from pacsnode.errors import ArchiveError, CannotUnderstand, OperationError
+from pacsnode.errors import ArchiveError, CannotUnderstand, DuplicateInstance, OperationError
 
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,13 @@ class Archive:
     """Objects at rest and their index. Build it with open(); its methods are called in one event loop."""
 
     def __init__(
-        self, layout: Layout, lock: Lock, options: ArchiveOptions, index: Index, first_token: int
+        self,
+        layout: Layout,
+        lock: Lock,
+        options: ArchiveOptions,
+        index: Index,
+        journal: Journal,
+        first_token: int,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._layout = layout
@@ -68,7 +81,9 @@ class Archive:
         self._free_space = FreeSpace(layout.root, options.reserve)
         self._tokens = itertools.count(first_token)
         self._workers = Workers(options.workers)
-        duplicates = Duplicates(options.duplicates)
+        durable = options.sync != "none"
+        self._journal = journal
+        self._settler = Settler(layout, journal, sync=durable)
         self._readers = Readers(layout.index, options.readers)
         self._search = Search(self._readers)
         self._locator = Locator(self._readers)
@@ -79,7 +94,13 @@ class Archive:
         if options.duplicates == "replace":
             self.listen(self.lookup.forget)
         self._writer = Writer(
-            index, layout, loop, duplicates, sync=options.sync, on_stored=self._tell_listeners
+            index,
+            layout,
+            loop,
+            Judge(index, Duplicates(options.duplicates)),
+            SmallFiles(layout, journal, self._settler, sync=durable),
+            sync=options.sync,
+            on_stored=self._tell_listeners,
         )
         self._intake = Intake(
             loop=loop,
@@ -87,7 +108,7 @@ class Archive:
             workers=self._workers,
             writer=self._writer,
             rows=RowBuilder(),
-            sync=options.sync != "none",
+            sync=durable,
         )
 
     @classmethod
@@ -99,11 +120,11 @@ class Archive:
         layout = Layout(root)
         lock = Lock(root)
         try:
-            index, recovered, sync = await asyncio.to_thread(_prepare, layout, lock, options.sync)
+            index, journal, recovered, sync = await asyncio.to_thread(_prepare, layout, lock, options.sync)
             options = replace(options, sync=sync)
-            first_token = max([index.next_token(), *(token + 1 for token in recovered.unlisted)])
-            archive = cls(layout, lock, options, index, first_token)
+            archive = cls(layout, lock, options, index, journal, recovered.next_token(index.next_token()))
             await archive._readers.open()
+            archive.changes.at_open = await archive.changes.newest()
             await archive._adopt(recovered)
             return archive
         except BaseException:
@@ -112,22 +133,39 @@ class Archive:
 
     async def _adopt(self, recovered: Recovered) -> None:
         """Index again what a power cut took from the index; the writer sorts out what came twice."""
-        for token, path in recovered.unlisted.items():
-            row = await asyncio.to_thread(row_of_file, self._layout, self._intake.rows, path)
+        adopted = True
+        for token, lost in sorted(recovered.unlisted.items()):
+            if isinstance(lost, Record):
+                adopted &= await self._store_again(await asyncio.to_thread(self._arrival_of, lost))
+                continue
+            row = await asyncio.to_thread(row_of_file, self._layout, self._intake.rows, lost)
             if isinstance(row, Unreadable):
-                log.error("instance.unreadable", path=path, reason=row.reason)
+                log.error("instance.unreadable", path=lost, reason=row.reason)
                 continue
             row.path = self._layout.object_path(
                 row.parents.study_uid, row.parents.series_uid, row.sop_instance
             )
-            future: asyncio.Future[Stored] = self._intake.loop.create_future()
-            self._writer.submit(Arrival(token, row, future))
-            try:
-                stored = await future
-            except OperationError as error:
-                log.error("instance.unreadable", path=path, reason=str(error))
-                continue
-            log.info("instance.recovered", outcome=stored.outcome.name.lower(), sop_instance=row.sop_instance)
+            await self._store_again(Arrival(token, row, self._intake.loop.create_future()))
+        if adopted:
+            for segment in self._journal.take_former():
+                self._settler.settle(segment)
+
+    def _arrival_of(self, record: Record) -> Arrival:
+        row = row_of_content(memoryview(record.content), self._intake.rows)
+        row.stored_at = record.stored_at
+        return Arrival(record.token, row, self._intake.loop.create_future(), record.content)
+
+    async def _store_again(self, arrival: Arrival) -> bool:
+        """Have an object of an earlier session indexed; False when it could not be kept."""
+        row = arrival.row
+        self._writer.submit(arrival)
+        try:
+            stored = await arrival.future
+        except OperationError as error:
+            log.error("instance.unreadable", path=row.path, reason=str(error))
+            return isinstance(error, DuplicateInstance)
+        log.info("instance.recovered", outcome=stored.outcome.name.lower(), sop_instance=row.sop_instance)
+        return True
 
     async def close(self) -> None:
         """Finish what was given to store(), then let go of the index and the data root."""
@@ -138,6 +176,8 @@ class Archive:
         self._file_readers.close()
         self._workers.close()  # first: the jobs still running hand their rows to the writer
         self._writer.close()
+        self._settler.close()
+        self._journal.close()
         self._lock.release()
 
     def listen(self, listener: Callable[[], None]) -> None:
@@ -182,6 +222,14 @@ class Archive:
         """The matches of a query in chunks, as they are found; closing the generator stops the search."""
         return self._search.find(query)
 
+    def search_as(self, query: Query, made_of: Callable[[Match], _Made]) -> AsyncGenerator[list[_Made], None]:
+        """As `search`, giving what `made_of` makes of each match, in the thread that found it."""
+        return self._search.find_as(query, made_of)
+
+    async def count(self, query: Query) -> int:
+        """How many matches a query has, whatever its limit and offset. Raises OutOfResources."""
+        return await count(self._readers, self._search, query)
+
     def locate(self, retrieval: Retrieval) -> AsyncGenerator[list[Located], None]:
         """The stored instances of a retrieval in chunks, in a stable order; see Locator.find."""
         return self._locator.find(retrieval)
@@ -225,7 +273,7 @@ class Archive:
         return await asyncio.to_thread(reconcile.rebuild, root, progress)
 
 
-def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Recovered, str]:
+def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Journal, Recovered, str]:
     layout.create()
     lock.acquire()
     if sync == "file" and not layout.has_links:
@@ -236,6 +284,8 @@ def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Recovered, s
     try:
         connection = connect(layout.index, sync)
         recovered = recover(connection, layout)
+        durable = sync != "none"
+        journal = Journal(layout.journal, sync=durable, direct=durable and layout.writes_direct)
     except (sqlite3.Error, OSError) as error:
         raise ArchiveError(f"data root {layout.root} cannot be used: {error}") from error
-    return Index(connection), recovered, sync
+    return Index(connection), journal, recovered, sync

@@ -33,6 +33,7 @@ DIRECT_FROM: Final = 128 * 2**10  # bytes; below it the wait for the disk costs 
 SYNC_STRIDE: Final = 64 * 2**20  # bytes; a 2 GB object must not leave 2 GB of dirty pages to its last sync
 FREE_SPACE_AGE: Final = 1.0  # seconds a statvfs answer is believed; a full disk is met by ENOSPC anyway
 FOLDERS_REMEMBERED: Final = 100_000  # some 20 MB of names
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -51,6 +52,7 @@ class Layout:
         self.objects = root / "objects"
         self.conflicts = root / "conflicts"
         self.incoming = root / "incoming"
+        self.journal = root / "journal"
         self.index = root / "index.sqlite"
         self._prefix = str(root) + os.sep
         self._folders: set[str] = set()
@@ -60,7 +62,7 @@ class Layout:
     def create(self) -> None:
         """Make the folders that are missing; raises ArchiveError when that is impossible."""
         try:
-            for folder in (self.root, self.objects, self.conflicts, self.incoming):
+            for folder in (self.root, self.objects, self.conflicts, self.incoming, self.journal):
                 folder.mkdir(parents=True, exist_ok=True)
             self.writes_direct = is_supported(self.incoming)
             self.has_links = self._probe_links()
@@ -148,6 +150,36 @@ class Layout:
         except FileNotFoundError:  # the folder is new, or someone tidied it away while it was empty
             os.makedirs(os.path.dirname(place), exist_ok=True)
             os.link(source, place)
+
+    def write(self, path: str, content: Buffer) -> None:
+        """Write a file at its place, without a sync; raises OSError, and then nothing stays there.
+
+        What may stand there has no row: the leftover of an index that was lost.
+        """
+        place = self.absolute(path)
+        try:
+            descriptor = os.open(place, _NEW_FILE, 0o644)
+        except FileExistsError:
+            os.unlink(place)
+            descriptor = os.open(place, _NEW_FILE, 0o644)
+        except FileNotFoundError:  # the folder is new, or someone tidied it away while it was empty
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            descriptor = os.open(place, _NEW_FILE, 0o644)
+        try:
+            write_all(descriptor, [content])
+        except OSError:
+            os.unlink(place)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def holds(self, path: str, content: bytes) -> bool:
+        """Whether a file is there and has this content; raises OSError."""
+        try:
+            with open(self.absolute(path), "rb", buffering=0) as file:
+                return file.read(len(content) + 1) == content
+        except FileNotFoundError:
+            return False
 
     def is_complete(self, path: str) -> bool:
         """Whether a file of incoming/ holds all of its object, whatever the crash was.
@@ -245,11 +277,11 @@ def write_all(descriptor: int, buffers: Sequence[Buffer]) -> None:
 class IncomingFile:
     """The part of one object that is on disk. Used by one worker thread at a time."""
 
-    __slots__ = ("_descriptor", "_digest", "_direct", "_layout", "_meta", "_synced", "path", "size", "token")
+    __slots__ = ("_descriptor", "_digest", "_direct", "_layout", "_synced", "meta", "path", "size", "token")
 
     def __init__(self, layout: Layout, token: int, meta: bytes) -> None:
         self._layout = layout
-        self._meta = meta
+        self.meta = meta
         self._descriptor = -1
         self._direct: DirectWriter | None = None
         self._digest = digest()
@@ -273,7 +305,7 @@ class IncomingFile:
                 self._name_by_size(length)
             if self._descriptor < 0:
                 self._open(direct=self._layout.writes_direct and (length >= DIRECT_FROM or not last))
-                buffers = [self._meta, *buffers]
+                buffers = [self.meta, *buffers]
             if self._direct is not None:
                 self._direct.append(buffers, last)
             else:
@@ -310,7 +342,7 @@ class IncomingFile:
     @property
     def file_size(self) -> int:
         """Length of the whole file in bytes."""
-        return len(self._meta) + self.size
+        return len(self.meta) + self.size
 
     def map(self) -> mmap.mmap:
         """The file so far, for a header that did not fit in what memory still holds."""
@@ -318,7 +350,7 @@ class IncomingFile:
 
     @property
     def data_offset(self) -> int:
-        return len(self._meta)
+        return len(self.meta)
 
     def finish(self, sync: bool) -> None:
         """Make the content durable when asked, and close. Raises OutOfResources and leaves nothing."""

@@ -1,6 +1,7 @@
 """An object on its way in: from the first data set bytes to the row that waits for its commit.
 
-IncomingInstance belongs to the event loop; what blocks runs in a worker thread, one job at a time for each
+IncomingInstance belongs to the event loop. A small object goes from there to the writer, which does all the
+rest for a group of them; what blocks for a larger one runs in a worker thread, one job at a time for each
 instance. The statuses that the errors below become are those of PS3.4 B.2.3.
 """
 
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from pacsnode.archive.direct import Buffer
-from pacsnode.archive.files import IncomingFile, Layout
+from pacsnode.archive.files import IncomingFile, Layout, digest
 from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.archive.workers import Workers
 from pacsnode.dicom.header import Header, HeaderIncomplete, scan
@@ -23,7 +24,7 @@ from pacsnode.dicom.uid import UID
 from pacsnode.errors import DataSetMismatch
 
 FLUSH_SIZE: Final = 2**20  # bytes kept in memory before they go to disk; a CT image fits and costs one hop
-JOIN_LIMIT: Final = 64 * 2**10  # bytes; below it one copy is cheaper than a header cut by chunk borders
+SMALL: Final = 64 * 2**10  # bytes; up to here a sync of its own costs an object more than a second writing
 MANY: Final = 1024  # chunks; a peer that sends PDVs of a byte makes each cost 200 times what it holds
 
 
@@ -62,17 +63,42 @@ class Stored:
 
 @dataclass(slots=True)
 class Arrival:
-    """An object whose file is written and whose row waits for the next group commit."""
+    """An object whose row waits for the next group commit.
+
+    Its file is in incoming/, or it is small and `content` is the file, still to be written.
+    """
 
     token: int
     row: InstanceRow
     future: asyncio.Future[Stored]
+    content: bytes | None = None
+
+
+@dataclass(slots=True)
+class SmallObject:
+    """A small object as it was received: `content` is its file, File Meta included."""
+
+    token: int
+    request: IncomingRequest
+    rows: RowBuilder
+    content: bytes
+    data_offset: int
+    future: asyncio.Future[Stored]
+
+    def arrive(self) -> Arrival:
+        """Check it against its command. Raises DataSetMismatch and CannotUnderstand."""
+        data = memoryview(self.content)[self.data_offset :]
+        header = scan(data, self.request.transfer_syntax, len(data), INDEXED_TAGS)
+        row = checked_row(self.request, self.rows, header)
+        row.digest = digest(data).digest()
+        row.size = len(self.content)
+        return Arrival(self.token, row, self.future, self.content)
 
 
 class ArrivalQueue(Protocol):
     """The writer, as seen from here."""
 
-    def submit(self, arrival: Arrival) -> None: ...
+    def submit(self, arrival: Arrival | SmallObject) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +229,14 @@ class IncomingInstance:
     def _complete(self) -> None:
         assert self._future is not None
         chunks, self._chunks = self._chunks, []
-        self._intake.workers.submit(partial(self._complete_in_worker, chunks, self._future))
+        file, intake = self._file, self._intake
+        if file.is_open or self._gathered > SMALL:
+            intake.workers.submit(partial(self._complete_in_worker, chunks, self._future))
+            return
+        content = b"".join([file.meta, *chunks])
+        intake.writer.submit(
+            SmallObject(file.token, self.request, intake.rows, content, file.data_offset, self._future)
+        )
 
     def _complete_in_worker(self, chunks: list[Buffer], future: asyncio.Future[Stored]) -> None:
         try:
@@ -222,11 +255,9 @@ class IncomingInstance:
             file.append(chunks, intake.sync, last=True)
             start = memoryview(file.map())[file.data_offset :]
             header = scan(start, self.request.transfer_syntax, file.size, INDEXED_TAGS)
-            row = self._checked_row(header)
+            row = checked_row(self.request, intake.rows, header)
         else:
-            if len(chunks) > 1 and self._gathered <= JOIN_LIMIT:
-                chunks = [b"".join(chunks)]
-            row = self._checked_row(self._scan_memory(chunks))
+            row = checked_row(self.request, intake.rows, self._scan_memory(chunks))
             file.digest_of(chunks)
             file.append(chunks, sync=False, last=True)
         row.digest = file.digest()
@@ -243,15 +274,15 @@ class IncomingInstance:
         except HeaderIncomplete:
             return scan(b"".join(chunks), transfer_syntax, self._gathered, INDEXED_TAGS)
 
-    def _checked_row(self, header: Header) -> InstanceRow:
-        """The row of the object; raises DataSetMismatch when it is not the one the command announced."""
-        request = self.request
-        row = self._intake.rows.build(header)
-        if row.sop_class != request.sop_class:
-            raise DataSetMismatch(f"SOP Class {row.sop_class or 'missing'} in the data set")
-        if row.sop_instance != request.sop_instance:
-            raise DataSetMismatch(f"SOP Instance {row.sop_instance or 'missing'} in the data set")
-        row.source_ae = request.source_ae
-        row.kept = zlib.compress(header.kept, 1)
-        row.stored_at = time.time()
-        return row
+
+def checked_row(request: IncomingRequest, rows: RowBuilder, header: Header) -> InstanceRow:
+    """The row of an object; raises DataSetMismatch when it is not the one the command announced."""
+    row = rows.build(header)
+    if row.sop_class != request.sop_class:
+        raise DataSetMismatch(f"SOP Class {row.sop_class or 'missing'} in the data set")
+    if row.sop_instance != request.sop_instance:
+        raise DataSetMismatch(f"SOP Instance {row.sop_instance or 'missing'} in the data set")
+    row.source_ae = request.source_ae
+    row.kept = zlib.compress(header.kept, 1)
+    row.stored_at = time.time()
+    return row

@@ -7,7 +7,7 @@ its place when it is complete, so a rebuild that is interrupted changes nothing.
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from typing import Final
 
 from pacsnode.archive.files import Layout, Lock, digest
 from pacsnode.archive.index import Index, connect
-from pacsnode.archive.recovery import recover
+from pacsnode.archive.journal_frames import Record, read_journal, segments
+from pacsnode.archive.recovery import recover, restore
 from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.archive.schema import migrate
 from pacsnode.archive.stored_file import Unreadable, mapped, row_of_file
@@ -53,7 +54,8 @@ class Problem:
 class Verification:
     """`rows` of the index and `files` on disk were looked at.
 
-    `pending` files are committed and still in incoming/ after a crash: the next start moves them.
+    `pending` files are not yet what they shall be after a crash; incoming/ or the journal has them, and the
+    next start sees to it.
     """
 
     rows: int = 0
@@ -108,8 +110,9 @@ def verify(root: Path, deep: bool = False, progress: Progress | None = None) -> 
         connection = connect(layout.index)
         try:
             result = Verification()
-            _verify_rows(connection, layout, deep, result, progress)
-            _verify_files(connection, layout, result)
+            journaled = {record.token: record.path for record in read_journal(layout.journal)}
+            _verify_rows(connection, layout, deep, journaled, result, progress)
+            _verify_files(connection, layout, set(journaled.values()), result)
             return result
         except sqlite3.Error as error:
             raise ArchiveError(f"the index cannot be read: {error}") from error
@@ -121,6 +124,7 @@ def _verify_rows(
     connection: sqlite3.Connection,
     layout: Layout,
     deep: bool,
+    journaled: Container[int],
     result: Verification,
     progress: Progress | None,
 ) -> None:
@@ -134,7 +138,8 @@ def _verify_rows(
     for token, path, size, kept in rows:
         result.rows += 1
         finding = _finding(layout, path, size, kept if deep else None)
-        if finding is Finding.MISSING and layout.exists(layout.incoming_path(token, size)):
+        incoming = finding is Finding.MISSING and layout.exists(layout.incoming_path(token, size))
+        if finding is not None and (incoming or token in journaled):
             result.pending += 1
         elif finding is not None:
             result.problems.append(Problem(finding, path))
@@ -160,13 +165,18 @@ def _finding(layout: Layout, path: str, size: int, digest: bytes | None) -> Find
     return None
 
 
-def _verify_files(connection: sqlite3.Connection, layout: Layout, result: Verification) -> None:
+def _verify_files(
+    connection: sqlite3.Connection, layout: Layout, journaled: Container[str], result: Verification
+) -> None:
     """Look for the row of every file."""
     for path in chain(_walk(layout, layout.objects), _walk(layout, layout.conflicts)):
         result.files += 1
         if not _is_indexed(connection, _sop_instance_named(path), path) and not _is_indexed(
             connection, _sop_instance_in(layout.absolute(path)), path
         ):
+            if path in journaled:
+                result.pending += 1
+                continue
             result.problems.append(Problem(Finding.NOT_INDEXED, path))
 
 
@@ -215,6 +225,7 @@ def rebuild(root: Path, progress: Progress | None = None) -> Rebuilt:
             migrate(new)
             rebuilt = _fill(layout, new, progress)
             _swap(layout, new)
+            _forget_journal(layout)
         except (sqlite3.Error, OSError) as error:
             raise ArchiveError(f"the index could not be rebuilt: {error}") from error
         finally:
@@ -222,23 +233,36 @@ def rebuild(root: Path, progress: Progress | None = None) -> Rebuilt:
         return rebuilt
 
 
-def _finish_old(layout: Layout) -> bool:
-    """Let the old index say what incoming/ still owes, and close it whole; False when it cannot.
+def _finish_old(layout: Layout) -> None:
+    """Let the old index say what incoming/ and the journal still owe, and close it whole.
 
     Its log is folded in by that close: left beside a new index it would be played into it.
     """
-    if not layout.index.exists():
-        return False
+    records: list[Record] = []
     try:
-        migrate(layout.index)
-        connection = connect(layout.index)
-        try:
-            recover(connection, layout)
-        finally:
-            connection.close()
+        if layout.index.exists():
+            migrate(layout.index)
+            connection = connect(layout.index)
+            try:
+                unlisted = recover(connection, layout).unlisted
+            finally:
+                connection.close()
+            records = [record for record in unlisted.values() if isinstance(record, Record)]
+        else:
+            records = list(read_journal(layout.journal))
     except (sqlite3.Error, ArchiveError):
-        return False
-    return True
+        records = list(read_journal(layout.journal))
+    for record in records:
+        restore(layout, record)
+
+
+def _forget_journal(layout: Layout) -> None:
+    """Files and index have all that the journal had: once they are on the disk it may go."""
+    used = segments(layout.journal)
+    if used:
+        os.sync()
+    for segment in used:
+        segment.unlink()
 
 
 def _fill(layout: Layout, new: Path, progress: Progress | None) -> Rebuilt:

@@ -1,6 +1,7 @@
-"""What a crash left in incoming/, placed, indexed again or forgotten at start (scheme: files.py).
+"""What a crash left in incoming/ and in the journal: placed, written or indexed again, or forgotten at start.
 
-Only incoming/ is listed, so a start costs the same with ten objects and with ten million.
+Only these two are looked at, so a start costs the same with ten objects and with ten million (schemes:
+files.py and journal.py).
 """
 
 import os
@@ -9,7 +10,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pacsnode.archive.files import Layout
+from pacsnode.archive.files import Layout, digest
+from pacsnode.archive.journal_frames import Record, read_journal
+from pacsnode.dicom.part10 import data_offset_of
 from pacsnode.dicom.uid import UID
 
 log = structlog.get_logger()
@@ -17,11 +20,20 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Recovered:
-    """What became of the files of incoming/. `unlisted`: token -> path of those to be indexed again."""
+    """What became of the files of incoming/ and of the journal's records; what is to be indexed again.
+
+    `restored`: files of small objects that were not whole and have been written again. `unlisted`: token ->
+    path in incoming/, or record of the journal.
+    """
 
     finished: int = 0
     removed: int = 0
-    unlisted: dict[int, str] = field(default_factory=dict)
+    restored: int = 0
+    unlisted: dict[int, str | Record] = field(default_factory=dict)
+
+    def next_token(self, of_index: int) -> int:
+        """The first number neither the index nor what it lacks has."""
+        return max([of_index, *(token + 1 for token in self.unlisted)])
 
 
 def recover(connection: sqlite3.Connection, layout: Layout) -> Recovered:
@@ -45,11 +57,14 @@ def recover(connection: sqlite3.Connection, layout: Layout) -> Recovered:
             layout.place(source, target)
             layout.remove(source)
             recovered.finished += 1
-    if recovered.finished or recovered.removed or recovered.unlisted:
+    for record in read_journal(layout.journal):
+        _recover_record(connection, layout, record, recovered)
+    if recovered.finished or recovered.removed or recovered.restored or recovered.unlisted:
         log.warning(
             "index.recovered",
             finished=recovered.finished,
             removed=recovered.removed,
+            restored=recovered.restored,
             unlisted=len(recovered.unlisted),
         )
     return recovered
@@ -77,3 +92,53 @@ def _make_way(connection: sqlite3.Connection, layout: Layout, sop_instance: UID)
         in_place = not layout.exists(aside) and not layout.exists(layout.incoming_path(token, size))
         if in_place and layout.exists(place):
             layout.move(place, aside)
+
+
+def _recover_record(
+    connection: sqlite3.Connection, layout: Layout, record: Record, recovered: Recovered
+) -> None:
+    """See to the file of a small object if it has a row, else have it stored again."""
+    row = connection.execute(
+        "SELECT path, digest FROM instance WHERE id = ?1"
+        " UNION ALL SELECT path, digest FROM conflict WHERE id = ?1",
+        (record.token,),
+    ).fetchone()
+    if row is None:
+        _remove_unlisted(connection, layout, record.path)
+        recovered.unlisted[record.token] = record
+        return
+    path, kept = row
+    data = memoryview(record.content)[data_offset_of(record.content) :]
+    if digest(data).digest() == kept and not layout.holds(path, record.content):
+        layout.write(path, record.content)
+        recovered.restored += 1
+
+
+def _remove_unlisted(connection: sqlite3.Connection, layout: Layout, path: str) -> None:
+    """Remove the file of an object without a row, unless by now it is that of another one."""
+    sop_instance = os.path.basename(path).removesuffix(".dcm")
+    row = connection.execute(
+        "SELECT 1 FROM instance WHERE sop_instance_uid = ? AND path = ?", (sop_instance, path)
+    ).fetchone()
+    if row is None:
+        layout.remove(path)
+
+
+def restore(layout: Layout, record: Record) -> None:
+    """Write a small object's file where there is no index to ask; whole files of others stay."""
+    if layout.holds(record.path, record.content):
+        return
+    path = record.path
+    if not _is_torn(layout, path, record.content):
+        path = layout.conflict_path(UID(os.path.basename(path).removesuffix(".dcm")), record.token)
+    layout.write(path, record.content)
+
+
+def _is_torn(layout: Layout, path: str, content: bytes) -> bool:
+    """Whether a file is missing, or no more than what a power cut left of this content."""
+    try:
+        with open(layout.absolute(path), "rb") as file:
+            found = file.read(len(content) + 1)
+    except FileNotFoundError:
+        return True
+    return len(found) <= len(content) and content.startswith(found.rstrip(b"\0"))

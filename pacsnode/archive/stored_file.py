@@ -28,20 +28,26 @@ def row_of_file(layout: Layout, rows: RowBuilder, path: str) -> InstanceRow | Un
     absolute = layout.absolute(path)
     try:
         with mapped(absolute) as view:
-            meta = read_file_meta(view)
-            data = view[meta.data_offset :]
-            header = scan(data, meta.transfer_syntax, len(data), INDEXED_TAGS)
-            row = rows.build(header)
-            row.digest = digest(data).digest()
-            row.size = len(view)
-        row.kept = zlib.compress(header.kept, 1)
-        row.source_ae = meta.source_ae or ""
+            row = row_of_content(view, rows)
         row.stored_at = os.stat(absolute).st_mtime
         row.path = path
     except OperationError as error:
         return Unreadable(path, str(error))
     except OSError as error:
         return Unreadable(path, error.strerror or type(error).__name__)
+    return row
+
+
+def row_of_content(view: memoryview, rows: RowBuilder) -> InstanceRow:
+    """The row of a file, given by its bytes, at the path of a new object. Raises OperationError."""
+    meta = read_file_meta(view)
+    data = view[meta.data_offset :]
+    header = scan(data, meta.transfer_syntax, len(data), INDEXED_TAGS)
+    row = rows.build(header)
+    row.digest = digest(data).digest()
+    row.size = len(view)
+    row.kept = zlib.compress(header.kept, 1)
+    row.source_ae = meta.source_ae or ""
     return row
 
 

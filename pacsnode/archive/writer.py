@@ -1,8 +1,10 @@
-"""The one writer of the index: group commit, duplicates, and the renames that follow a commit.
+"""The one writer of the index: group commit, and the files that go with it.
 
-A thread takes everything that waits, writes it in one transaction, and only then moves the files to their
-places and answers: what is acknowledged has a durable file and a committed row. While one commit waits for
-the disk the next group gathers, so groups grow with the load and nobody waits for a timer.
+A thread takes everything that waits and writes it in one transaction. Small objects are checked here, go to
+the journal and to their files before the commit; larger ones have a synced file in incoming/ and get their
+place after it. Then all of the group are answered at once: what is acknowledged is durable and has a row.
+While one group waits for the disk the next one gathers, so groups grow with the load and nobody waits for a
+timer.
 """
 
 import asyncio
@@ -11,8 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -20,8 +21,10 @@ import structlog
 
 from pacsnode.archive.files import Layout, out_of_resources
 from pacsnode.archive.index import Index
-from pacsnode.archive.instance import Arrival, Outcome, Stored, settle
-from pacsnode.errors import DuplicateInstance, OutOfResources
+from pacsnode.archive.instance import Arrival, SmallObject, Stored, settle
+from pacsnode.archive.judge import Judge, Verdict
+from pacsnode.archive.small_files import SmallFiles
+from pacsnode.errors import OutOfResources
 
 SETTLE_AFTER: Final = 0.25  # seconds of quiet
 SETTLE_AT_LEAST: Final = 2.0  # seconds under load
@@ -29,14 +32,6 @@ MAX_PLACED: Final = 4000  # files; a start adopts some 2,000 a second
 MAX_GROUP: Final = 256  # instances; bounds the wait of the first one and the work of a redo
 
 log = structlog.get_logger()
-
-
-class Duplicates(Enum):
-    """What to do with another object under a SOP Instance UID that is taken (storage.duplicates)."""
-
-    KEEP = "keep"
-    REPLACE = "replace"
-    REFUSE = "refuse"
 
 
 @dataclass(slots=True)
@@ -47,13 +42,8 @@ class _Change:
     done: asyncio.Future[None]
 
 
-@dataclass(slots=True)
-class _Verdict:
-    """What the index made of one arrival; the moves are done after the commit, in order."""
-
-    arrival: Arrival
-    result: Stored | Exception
-    moves: list[tuple[str, str]] = field(default_factory=list)
+_Entry = Arrival | SmallObject | _Change
+_Result = tuple[asyncio.Future[Stored], Stored | Exception]
 
 
 class Writer:
@@ -64,7 +54,8 @@ class Writer:
         index: Index,
         layout: Layout,
         loop: asyncio.AbstractEventLoop,
-        duplicates: Duplicates,
+        judge: Judge,
+        small: SmallFiles,
         sync: str,
         on_stored: Callable[[], None],
     ) -> None:
@@ -75,17 +66,18 @@ class Writer:
         self._index = index
         self._layout = layout
         self._loop = loop
-        self._duplicates = duplicates
+        self._judge = judge
+        self._small = small
         self._sync = sync
         self._on_stored = on_stored
-        self._queue: SimpleQueue[Arrival | _Change | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._placed: list[str] = []  # in objects/ too; their names in incoming/ wait for the log's sync
         self._placed_at = 0.0
         self._unsettled: list[tuple[str, str]] = []
         self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, arrival: Arrival) -> None:
+    def submit(self, arrival: Arrival | SmallObject) -> None:
         self._queue.put(arrival)
 
     async def change(self, work: Callable[[Index], None]) -> None:
@@ -104,14 +96,15 @@ class Writer:
         while not stopping:
             group = self._take()
             stopping = None in group
-            arrivals = [entry for entry in group if isinstance(entry, Arrival)]
-            if arrivals:
-                self._store(arrivals)
+            self._store([entry for entry in group if isinstance(entry, Arrival | SmallObject)])
             for entry in group:
                 if isinstance(entry, _Change):
                     self._apply(entry)
-            if self._placed and (stopping or not group or self._is_settling_due()):
+            quiet = stopping or not group
+            if self._placed and (quiet or self._is_settling_due()):
                 self._settle_placed()
+            if self._small.is_waiting:
+                self._small.settle(now=quiet)
         self._index.close()
 
     def _apply(self, change: _Change) -> None:
@@ -125,13 +118,14 @@ class Writer:
             failure = error
         self._loop.call_soon_threadsafe(_finish, change.done, failure)
 
-    def _take(self) -> list[Arrival | _Change | None]:
+    def _take(self) -> list[_Entry | None]:
         """Wait for one arrival, then take what came with it; None ends the group and the thread.
 
         An empty group: nothing came for a while, and there is something to settle meanwhile.
         """
+        waiting = self._placed or self._small.is_waiting
         try:
-            group = [self._queue.get(timeout=SETTLE_AFTER if self._placed else None)]
+            group = [self._queue.get(timeout=SETTLE_AFTER if waiting else None)]
         except Empty:
             return []
         try:
@@ -141,46 +135,52 @@ class Writer:
             pass
         return group
 
-    def _store(self, arrivals: Sequence[Arrival]) -> None:
+    def _store(self, entries: Sequence[Arrival | SmallObject]) -> None:
         """Commit a group, give the files their places, answer. Nothing escapes: all would wait for ever."""
-        results: list[tuple[asyncio.Future[Stored], Stored | Exception]]
-        try:
-            verdicts = self._commit_group(arrivals)
-            for verdict in verdicts:
-                self._settle_files(verdict)
-            results = [(verdict.arrival.future, verdict.result) for verdict in verdicts]
-        except Exception as error:
-            log.exception("archive.job_failed")
-            results = [(arrival.future, error) for arrival in arrivals]
-        self._loop.call_soon_threadsafe(self._settle, results)
+        results: list[_Result] = []
+        arrivals = _arrived(entries, results)
+        if arrivals:
+            try:
+                verdicts = self._commit_group(arrivals)
+                for verdict in verdicts:
+                    self._settle_files(verdict)
+                results += [(verdict.arrival.future, verdict.result) for verdict in verdicts]
+            except Exception as error:
+                log.exception("archive.job_failed")
+                results += [(arrival.future, error) for arrival in arrivals]
+        if results:
+            self._loop.call_soon_threadsafe(self._settle, results)
 
-    def _settle(self, results: list[tuple[asyncio.Future[Stored], Stored | Exception]]) -> None:
+    def _settle(self, results: list[_Result]) -> None:
         """Runs in the loop."""
         settle(results)
         self._on_stored()
 
-    def _commit_group(self, arrivals: Sequence[Arrival]) -> list[_Verdict]:
+    def _commit_group(self, arrivals: Sequence[Arrival]) -> list[Verdict]:
         try:
             return self._commit(arrivals)
         except Exception as error:
             if len(arrivals) == 1 or _concerns_all(error):
                 refusal = _refusal(error)
-                return [_Verdict(arrival, refusal) for arrival in arrivals]
+                return [Verdict(arrival, refusal) for arrival in arrivals]
         verdicts = []  # one of them spoils the group: each by itself finds out which
         for arrival in arrivals:
             verdicts += self._commit_group([arrival])
         return verdicts
 
-    def _commit(self, arrivals: Sequence[Arrival]) -> list[_Verdict]:
+    def _commit(self, arrivals: Sequence[Arrival]) -> list[Verdict]:
         index = self._index
+        self._small.begin()
         try:
             if self._sync == "full":
-                self._layout.sync_folder(self._layout.incoming)
+                self._sync_names(arrivals)
             index.begin([arrival.row.sop_instance for arrival in arrivals])
-            verdicts = [self._judge(arrival) for arrival in arrivals]
+            verdicts = [self._judge.judge(arrival) for arrival in arrivals]
+            self._small.keep(verdicts)
             conflicts = index.commit()
         except Exception:
             index.rollback()
+            self._small.take_back()
             raise
         for conflict in conflicts:
             log.warning(
@@ -191,40 +191,14 @@ class Writer:
             )
         return verdicts
 
-    def _judge(self, arrival: Arrival) -> _Verdict:
-        """Put one arrival into the open transaction; its SOP Instance UID may be taken."""
-        row, token = arrival.row, arrival.token
-        incoming = self._layout.incoming_path(token, row.size)
-        existing = self._index.find(row.sop_instance)
-        if existing is None:
-            self._index.add_instance(token, row)
-            return _Verdict(arrival, _stored(arrival, Outcome.STORED, row.path), [(incoming, row.path)])
-        identity = (row.digest, row.sop_class, row.transfer_syntax)
-        if identity == (existing.digest, existing.sop_class, existing.transfer_syntax):
-            return _Verdict(arrival, _stored(arrival, Outcome.DUPLICATE, existing.path))
-        if self._duplicates is Duplicates.REFUSE:
-            return _Verdict(arrival, DuplicateInstance("another object has this SOP Instance UID"))
-        if self._duplicates is Duplicates.REPLACE:
-            aside = self._layout.conflict_path(row.sop_instance, existing.id)
-            self._index.displace(existing, aside, "replaced")
-            self._index.add_instance(token, row)
-            moves = [(existing.path, aside), (incoming, row.path)]
-            return _Verdict(arrival, _stored(arrival, Outcome.REPLACED, row.path), moves)
-        kept = self._index.find_conflict(row)
-        if kept is not None:
-            return _Verdict(arrival, _stored(arrival, Outcome.DUPLICATE, kept))
-        aside = self._layout.conflict_path(row.sop_instance, token)
-        self._index.add_conflict(token, row, aside, "kept")
-        return _Verdict(arrival, _stored(arrival, Outcome.KEPT_ASIDE, aside), [(incoming, aside)])
-
-    def _settle_files(self, verdict: _Verdict) -> None:
+    def _settle_files(self, verdict: Verdict) -> None:
         """Do the renames of a committed arrival, or remove the file of one that got no row."""
         self._retry_unsettled()
-        if not verdict.moves:
-            arrival = verdict.arrival
+        arrival = verdict.arrival
+        if verdict.place is None and arrival.content is None:
             with contextlib.suppress(OSError):  # it has no row: the next start sees to it
                 self._layout.remove(self._layout.incoming_path(arrival.token, arrival.row.size))
-        if len(verdict.moves) > 1:
+        if verdict.displaces:
             self._settle_placed()  # the index must know of the replaced object before it moves
         for source, target in verdict.moves:
             try:
@@ -234,7 +208,12 @@ class Writer:
                 # start, finds the file in incoming/ under the number of its row.
                 log.error("instance.unsettled", path=target, error=error.strerror)
                 self._unsettled.append((source, target))
-        self._log_conflict(verdict)
+        self._judge.tell(verdict)
+
+    def _sync_names(self, arrivals: Sequence[Arrival]) -> None:
+        """With storage.sync = "full" a new file's name is made durable too; POSIX asks for that."""
+        if any(arrival.content is None for arrival in arrivals):
+            self._layout.sync_folder(self._layout.incoming)
 
     def _place(self, source: str, target: str) -> None:
         if not source.startswith("incoming/"):
@@ -272,25 +251,19 @@ class Writer:
                 return
             del self._unsettled[0]
 
-    def _log_conflict(self, verdict: _Verdict) -> None:
-        result, row = verdict.result, verdict.arrival.row
-        conflicting = isinstance(result, Stored) and result.outcome in (Outcome.KEPT_ASIDE, Outcome.REPLACED)
-        if conflicting or isinstance(result, DuplicateInstance):
-            log.warning(
-                "instance.conflict",
-                sop_class=row.sop_class,
-                sop_instance=row.sop_instance,
-                source_ae=row.source_ae,
-                policy=self._duplicates.value,
-            )
 
-
-def _stored(arrival: Arrival, outcome: Outcome, path: str) -> Stored:
-    row = arrival.row
-    parents = row.parents
-    return Stored(
-        outcome, path, parents.study_uid, parents.series_uid, row.sop_class, row.sop_instance, row.size
-    )
+def _arrived(entries: Sequence[Arrival | SmallObject], results: list[_Result]) -> list[Arrival]:
+    """Check the small objects of a group; what is wrong with them is answered."""
+    arrivals = []
+    for entry in entries:
+        if isinstance(entry, SmallObject):
+            try:
+                arrivals.append(entry.arrive())
+            except Exception as error:
+                results.append((entry.future, error))
+        else:
+            arrivals.append(entry)
+    return arrivals
 
 
 def _finish(done: asyncio.Future[None], failure: Exception | None) -> None:

@@ -1,6 +1,7 @@
 """What an acknowledgement is worth: kill -9, and the recovery of incoming/ step by step."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import sqlite3
@@ -13,7 +14,8 @@ import pytest
 from pydicom import dcmread
 from structlog.testing import capture_logs
 
-from pacsnode.archive.instance import Outcome
+from pacsnode.archive.instance import SMALL, Outcome
+from pacsnode.archive.journal_frames import read_journal
 from pacsnode.archive.reconcile import verify
 from tests.archive.conftest import OpenArchive, store
 from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
@@ -218,7 +220,7 @@ async def test_every_sync_policy_stores(open_archive: OpenArchive, root: Path, s
 
 
 @pytest.mark.parametrize(("sync", "calls"), [("full", 1), ("file", 1), ("none", 0)])
-async def test_the_file_is_synced_before_the_answer(
+async def test_a_large_file_is_synced_before_the_answer(
     open_archive: OpenArchive, monkeypatch: pytest.MonkeyPatch, sync: str, calls: int
 ) -> None:
     synced: list[int] = []
@@ -230,8 +232,28 @@ async def test_the_file_is_synced_before_the_answer(
 
     monkeypatch.setattr(os, "fdatasync", noted)
     async with open_archive(sync=sync) as archive:
-        await store(archive, made(1))
+        await store(archive, made(1, pixels=SMALL))
         assert len(synced) == calls
+
+
+@pytest.mark.parametrize(("sync", "durable"), [("full", True), ("file", True), ("none", False)])
+async def test_a_small_object_is_in_the_journal_before_the_answer(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch, sync: str, durable: bool
+) -> None:
+    flags: list[int] = []
+    real = os.pwrite
+
+    def noted(descriptor: int, data: memoryview, position: int) -> int:
+        flags.append(fcntl.fcntl(descriptor, fcntl.F_GETFL))
+        return real(descriptor, data, position)
+
+    monkeypatch.setattr(os, "pwrite", noted)
+    async with open_archive(sync=sync) as archive:
+        stored = await store(archive, made(1))
+        [record] = read_journal(root / "journal")
+        assert record.path == stored.path
+        assert record.content == (root / stored.path).read_bytes()
+    assert {bool(flag & os.O_DSYNC) for flag in flags} == {durable}
 
 
 async def test_objects_get_their_place_where_a_file_can_have_one_name_only(
@@ -243,9 +265,9 @@ async def test_objects_get_their_place_where_a_file_can_have_one_name_only(
     monkeypatch.setattr("pacsnode.archive.files.os.link", refuse)
     with capture_logs() as logs:
         async with open_archive(sync="file") as archive:
-            assert (await store(archive, made(1))).outcome is Outcome.STORED
+            assert (await store(archive, made(1, pixels=SMALL))).outcome is Outcome.STORED
             assert len(list(stored_files(root))) == 1
             assert incoming(root) == []
     assert [log["sync"] for log in logs if log["event"] == "storage.no_links"] == ["full"]
     async with open_archive(sync="file") as archive:
-        assert (await store(archive, made(1))).outcome is Outcome.DUPLICATE
+        assert (await store(archive, made(1, pixels=SMALL))).outcome is Outcome.DUPLICATE

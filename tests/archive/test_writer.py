@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from pacsnode.archive.archive import Archive
 from pacsnode.archive.index import Index
-from pacsnode.archive.instance import Outcome
+from pacsnode.archive.instance import SMALL, Outcome
 from pacsnode.errors import OutOfResources
 from tests.archive.conftest import OpenArchive, receive, store
 from tests.support.objects import incoming, made, stored_files
@@ -132,7 +132,7 @@ async def test_a_rename_that_fails_is_done_by_the_next_group(
 
     with monkeypatch.context() as patched, capture_logs() as logs:
         patched.setattr("pacsnode.archive.files.Layout.place", failing)
-        assert (await store(archive, made(1))).outcome is Outcome.STORED
+        assert (await store(archive, made(1, pixels=SMALL))).outcome is Outcome.STORED
     assert [log["event"] for log in logs] == ["instance.unsettled"]
     assert len(incoming(root)) == 1
     await store(archive, made(2))

@@ -1,0 +1,396 @@
+"""Small objects and the journal: power cuts, kill -9 between its steps, failing disks."""
+
+import asyncio
+import errno
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pacsnode.archive import journal as journal_module
+from pacsnode.archive import small_files
+from pacsnode.archive.files import Layout
+from pacsnode.archive.index import Index
+from pacsnode.archive.instance import SMALL, Outcome
+from pacsnode.archive.journal import Journal
+from pacsnode.archive.journal_frames import BLOCK, Record, read_journal, segments
+from pacsnode.archive.reconcile import rebuild, verify
+from pacsnode.archive.settling import Settler
+from pacsnode.errors import OutOfResources
+from tests.archive.conftest import OpenArchive, store
+from tests.archive.test_durability import forget_row
+from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
+from tests.support.waiting import eventually
+
+
+def journaled(root: Path) -> list[str]:
+    return [record.path for record in read_journal(root / "journal")]
+
+
+@pytest.fixture
+def never_settling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """From here on nothing is settled, as if a power cut came before; calling it ends that."""
+    patched = pytest.MonkeyPatch()
+
+    def fail(_: Settler) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    patched.setattr(Settler, "_sync", fail)
+    monkeypatch.setattr("pacsnode.archive.settling.RETRY_AFTER", 0.01)
+    yield patched.undo
+    patched.undo()
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def whole(path: Path) -> None:
+    pass
+
+
+def lose_index(root: Path) -> None:
+    for path in root.glob("index.sqlite*"):
+        path.unlink()
+
+
+DAMAGES = [gone, empty, half, zeros, whole]
+"""What a power cut leaves of a file that was written but not synced."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("row", ["listed", "lost"])
+async def test_a_power_cut_takes_nothing_that_was_acknowledged(
+    open_archive: OpenArchive,
+    root: Path,
+    never_settling: Callable[[], None],
+    damage: Callable[[Path], None],
+    row: str,
+) -> None:
+    async with open_archive(sync="file") as archive:
+        for number in (1, 2, 3):
+            await store(archive, made(number))
+    assert len(journaled(root)) == 3
+    for number in (2, 3):
+        damage(object_path(root, made(number)))
+        if row == "lost":
+            forget_row(root, made(number).sop)
+    assert verify(root, deep=True).agrees, "what waits for the next start is no problem"
+    never_settling()
+    async with open_archive(sync="file"):
+        pass
+    assert journaled(root) == []
+    found = verify(root, deep=True)
+    assert (found.rows, found.files, found.pending, found.problems) == (3, 3, 0, [])
+    for number in (1, 2, 3):
+        assert data_set_bytes(object_path(root, made(number))) == made(number).data
+
+
+async def test_what_is_kept_aside_is_restored_there(
+    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None]
+) -> None:
+    other = made(1, pixels=66)
+    async with open_archive(sync="file") as archive:
+        await store(archive, made(1))
+        aside = root / (await store(archive, other)).path
+    aside.unlink()
+    never_settling()
+    async with open_archive(sync="file") as archive:
+        assert data_set_bytes(aside) == other.data
+        assert (await store(archive, other)).outcome is Outcome.DUPLICATE
+    assert verify(root, deep=True).agrees
+
+
+async def test_what_was_replaced_is_restored_where_it_was_moved(
+    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None]
+) -> None:
+    async with open_archive(sync="file", duplicates="replace") as archive:
+        await store(archive, made(1))
+        assert (await store(archive, made(1, pixels=66))).outcome is Outcome.REPLACED
+    [aside] = (root / "conflicts").iterdir()
+    zeros(aside)
+    never_settling()
+    async with open_archive(sync="file", duplicates="replace"):
+        pass
+    assert data_set_bytes(aside) == made(1).data
+    assert data_set_bytes(object_path(root, made(1))) == made(1, pixels=66).data
+    assert verify(root, deep=True).agrees
+
+
+async def test_a_journal_of_which_the_end_is_torn_is_read_up_to_there(
+    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None]
+) -> None:
+    async with open_archive(sync="file") as archive:
+        for number in (1, 2, 3):
+            await store(archive, made(number))
+    [segment] = segments(root / "journal")
+    content = bytearray(segment.read_bytes())
+    content[2 * BLOCK + 700] ^= 1  # each of the objects takes a block
+    segment.write_bytes(content)
+    places = [object_path(root, made(number)) for number in (1, 2)]
+    assert journaled(root) == [str(place.relative_to(root)) for place in places]
+    never_settling()
+    async with open_archive(sync="file"):
+        pass
+    assert verify(root, deep=True).rows == 3, "the third was whole in the index and in its file"
+
+
+@pytest.mark.parametrize("index", ["kept", "lost", "rubbish"])
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_rebuild_takes_what_the_files_lack_from_the_journal(
+    open_archive: OpenArchive,
+    root: Path,
+    never_settling: Callable[[], None],
+    damage: Callable[[Path], None],
+    index: str,
+) -> None:
+    async with open_archive(sync="file") as archive:
+        for number in (1, 2):
+            await store(archive, made(number))
+    damage(object_path(root, made(2)))
+    if index == "kept":
+        forget_row(root, made(2).sop)
+    else:
+        lose_index(root)
+    if index == "rubbish":
+        (root / "index.sqlite").write_bytes(b"no index" * 1000)
+    assert rebuild(root).instances == 2
+    assert segments(root / "journal") == []
+    assert verify(root, deep=True).agrees
+    assert data_set_bytes(object_path(root, made(2))) == made(2).data
+
+
+async def test_a_rebuild_without_index_does_not_write_over_what_took_the_place(
+    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None]
+) -> None:
+    async with open_archive(sync="file", duplicates="replace") as archive:
+        await store(archive, made(1))
+        await store(archive, made(1, pixels=66))
+    [aside] = (root / "conflicts").iterdir()
+    aside.unlink()
+    lose_index(root)
+    rebuilt = rebuild(root)
+    assert (rebuilt.instances, rebuilt.conflicts) == (1, 1)
+    assert data_set_bytes(object_path(root, made(1))) == made(1, pixels=66).data
+    [aside] = (root / "conflicts").iterdir()
+    assert data_set_bytes(aside) == made(1).data
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        (journal_module.Segment, "append"),
+        (Journal, "_next_segment"),
+        (Layout, "write"),
+        (Index, "commit"),
+    ],
+)
+async def test_a_full_disk_refuses_the_object_and_leaves_nothing(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
+) -> None:
+    async with open_archive(sync="file") as archive:
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, step, full)
+            answers = await asyncio.gather(
+                *(store(archive, made(number)) for number in (1, 2, 3)), return_exceptions=True
+            )
+        assert [str(answer) for answer in answers] == ["no space left to store the object"] * 3
+        assert {type(answer) for answer in answers} == {OutOfResources}
+        assert list(stored_files(root)) == []
+        assert journaled(root) == []
+        assert (await store(archive, made(2))).outcome is Outcome.STORED
+        assert len(journaled(root)) == 1
+    assert verify(root, deep=True).rows == 1
+
+
+async def test_a_write_of_a_file_cut_short_leaves_no_part_of_it(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.writev
+    calls: list[int] = []
+
+    def full_half_way(descriptor: int, buffers: list[bytes]) -> int:
+        whole(descriptor, [buffers[0][:100]])
+        calls.append(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with open_archive() as archive:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "writev", full_half_way)
+            with pytest.raises(OutOfResources):
+                await store(archive, made(1))
+        assert calls
+        assert list(stored_files(root)) == []
+
+
+async def test_a_leftover_at_an_objects_place_is_written_over(open_archive: OpenArchive, root: Path) -> None:
+    place = object_path(root, made(1))
+    async with open_archive() as archive:
+        place.parent.mkdir(parents=True)
+        place.write_bytes(b"from an index that was lost" * 1000)
+        await store(archive, made(1))
+    assert data_set_bytes(place) == made(1).data
+
+
+async def test_a_disk_that_cannot_be_synced_keeps_the_journal(
+    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None]
+) -> None:
+    with capture_logs() as logs:
+        async with open_archive(sync="file") as archive:
+            await store(archive, made(1))
+            await eventually(lambda: "journal.unsettled" in [log["event"] for log in logs], "it is told")
+            assert len(journaled(root)) == 1
+            await store(archive, made(2))
+            assert len(journaled(root)) == 2
+            never_settling()
+            await store(archive, made(3))
+            await eventually(lambda: not journaled(root), "the journal is settled once the disk works")
+
+
+async def test_segments_are_used_again(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_files, "SEGMENT", 8 * BLOCK)
+    async with open_archive(sync="file") as archive:
+        for first in range(1, 120, 40):
+            await asyncio.gather(*(store(archive, made(number)) for number in range(first, first + 40)))
+            await eventually(lambda: not journaled(root), "settled when nothing comes")
+        assert len(segments(root / "journal")) <= 2
+    assert verify(root, deep=True).rows == 120
+
+
+async def test_more_than_a_frame_holds_is_journaled(
+    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None]
+) -> None:
+    items = [made(number, pixels=SMALL - 4000) for number in range(1, 41)]  # 2.4 MB
+    async with open_archive(sync="file") as archive:
+        await asyncio.gather(*(store(archive, item) for item in items))
+        await store(archive, made(100, pixels=SMALL))
+    assert len(journaled(root)) == len(items), "a larger one is not"
+    for item in items:
+        object_path(root, item).unlink()
+    never_settling()
+    async with open_archive(sync="file"):
+        pass
+    assert verify(root, deep=True).rows == len(items) + 1
+
+
+def test_a_session_does_not_read_on_in_what_an_earlier_one_left(tmp_path: Path) -> None:
+    records = [Record(number, 0.0, f"objects/{number}", b"x" * 5000) for number in range(5)]
+    first = Journal(tmp_path, sync=True, direct=False)
+    for record in records:
+        first.append([record])
+    segment = first.retire()
+    assert segment is not None
+    assert list(read_journal(tmp_path)) == records
+    first.recycle(segment)
+    assert list(read_journal(tmp_path)) == []
+    first.append([records[3]])
+    assert list(read_journal(tmp_path)) == [records[3]], "the frames behind it are older"
+    first.close()
+    second = Journal(tmp_path, sync=True, direct=False)
+    second.append([records[4]])
+    assert list(read_journal(tmp_path)) == [records[3], records[4]], "in a segment of its own"
+    for segment in second.take_former():
+        second.recycle(segment)
+    assert list(read_journal(tmp_path)) == [records[4]]
+    second.close()
+
+
+def test_what_is_taken_back_is_not_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, sync=True, direct=False)
+    kept, refused = Record(1, 0.0, "objects/1", b"kept"), Record(2, 0.0, "objects/2", b"r" * 600_000)
+    journal.append([kept])
+    mark = journal.mark()
+    journal.append([refused, refused, refused])  # a frame each
+    journal.rewind(mark)
+    assert list(read_journal(tmp_path)) == [kept]
+    after = Record(3, 0.0, "objects/3", b"r" * 600_000)
+    journal.append([after])
+    assert list(read_journal(tmp_path)) == [kept, after]
+    journal.close()
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+import pacsnode.archive.files, pacsnode.archive.index, pacsnode.archive.journal, pacsnode.archive.writer
+from pacsnode.archive.archive import Archive, ArchiveOptions
+from tests.archive.conftest import store
+from tests.support.objects import made
+
+module, owner, step, moment = sys.argv[2:]
+owner = getattr(sys.modules[f"pacsnode.archive.{module}"], owner)
+real = getattr(owner, step)
+
+def deadly(*arguments, **named):
+    if moment == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    archive = await Archive.open(Path(sys.argv[1]), ArchiveOptions(reserve=0))
+    for number in (1, 2):
+        print((await store(archive, made(number))).sop_instance, flush=True)
+    setattr(owner, step, deadly)
+    await store(archive, made(3))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "step"),
+    [
+        ("journal", "Segment", "append"),
+        ("files", "Layout", "write"),
+        ("index", "Index", "commit"),
+        ("writer", "Writer", "_settle"),
+        ("journal", "Journal", "recycle"),
+    ],
+)
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_kill_9_between_two_steps(
+    open_archive: OpenArchive, root: Path, module: str, owner: str, step: str, moment: str
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(root), module, owner, step, moment]
+    child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    said, _ = await child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert said.decode().split() == [made(1).sop, made(2).sop]
+    async with open_archive(sync="file"):
+        pass
+    assert incoming(root) == []
+    assert journaled(root) == []
+    found = verify(root, deep=True)
+    assert found.problems == []
+    assert found.pending == 0
+    assert found.rows in (2, 3)
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        for sop_instance, path in connection.execute("SELECT sop_instance_uid, path FROM instance"):
+            number = int(sop_instance.rpartition(".")[2])
+            assert data_set_bytes(root / path) == made(number).data
