@@ -38,6 +38,10 @@ class Frame:
     lossy: bool
 
 
+def can_decode(transfer_syntax: UID) -> bool:
+    return transfer_syntax in _DECODERS
+
+
 def decode(transfer_syntax: UID, stream: bytes, image: Image) -> Frame:
     """Decode one frame. Raises CannotUnderstand when it is damaged or no frame of such an image."""
     try:

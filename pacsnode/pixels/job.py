@@ -38,10 +38,23 @@ class Extraction:
 
 
 @dataclass(frozen=True, slots=True)
+class Decoding:
+    """The compressed frames to be decoded.
+
+    `attributes`: those that describe the pixels, by tag, in hexadecimal digits. `frames`: where the items of
+    each begin and end in the source, and how long its stream is, 0 for all there is.
+    """
+
+    attributes: tuple[tuple[str, str], ...]
+    frames: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """The data set behind `data_offset` bytes of `source` goes to `output`, in `seconds` at most.
 
-    Before it is written in `target`, frames are extracted or its bulk data is left out, where that is asked.
+    Before it is written in `target`, frames are extracted or its bulk data is left out, where that is asked;
+    or frames alone are decoded.
     """
 
     source: str
@@ -52,6 +65,7 @@ class Job:
     seconds: int
     extraction: Extraction | None = None
     without_bulk_data: bool = False
+    decoding: Decoding | None = None
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -63,6 +77,8 @@ class Job:
             frame_range = extraction.pop("frame_range")
             frame_range = FrameRange(frame_range["tag"], tuple(frame_range["values"]))
             fields["extraction"] = Extraction(**extraction, frame_range=frame_range)
+        if decoding := fields["decoding"]:
+            fields["decoding"] = Decoding(**decoding)
         return cls(**fields)
 
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotTranscode, CannotUnderstand, OutOfResources
 from pacsnode.log import get_logger
 from pacsnode.pixels import plan
-from pacsnode.pixels.job import Extraction, Job, error_of
+from pacsnode.pixels.job import Decoding, Extraction, Job, error_of
 
 JOBS_PER_WORKER: Final = 1000  # then a fresh one: what codecs leak is bounded
 SUFFIX: Final = ".transcoded"
@@ -93,6 +94,11 @@ class Transcoder:
         """Make an instance without its bulk data (PS3.4 Z.1.3); `target` is uncompressed, or `stored`."""
         job = self._job(source, data_offset, stored, target)
         return await self._make(replace(job, without_bulk_data=True))
+
+    async def decode_frames(self, source: Path, stored: UID, decoding: Decoding) -> Transcoded:
+        """Decode frames, one behind the other; see decode.py. Raises as transcode()."""
+        job = self._job(source, 0, stored, EXPLICIT_VR_LE)
+        return await self._make(replace(job, decoding=decoding))
 
     def targets_of(self, stored: UID) -> tuple[UID, ...]:
         """The transfer syntaxes an object may be sent in here, `stored` first; see plan.targets_of."""

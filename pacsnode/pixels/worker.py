@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 
 from pacsnode.errors import OperationError, OutOfResources, ProcessingFailure
 from pacsnode.pixels.bulk import leave_out_bulk_data
+from pacsnode.pixels.decode import decode_frames
 from pacsnode.pixels.extract import extract
 from pacsnode.pixels.job import Job, answer_line
 from pacsnode.pixels.transcode import opened, transcode, write_as
@@ -56,6 +57,9 @@ def perform(job: Job) -> OperationError | None:
 
 
 def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
+    if job.decoding is not None:
+        decode_frames(source, job.stored, job.decoding, out)
+        return
     if job.extraction is None and not job.without_bulk_data:
         transcode(source, job.stored, job.target, out)
         return
