@@ -19,6 +19,7 @@ from pacsnode.archive import reconcile
 from pacsnode.archive.changes import Changes
 from pacsnode.archive.counting import count
 from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
+from pacsnode.archive.frame_index import FrameIndex
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
 from pacsnode.archive.journal import Journal
@@ -88,6 +89,7 @@ class Archive:
         self._search = Search(self._readers)
         self._locator = Locator(self._readers)
         self.lookup = Lookup(self._readers)
+        self.frames = FrameIndex()
         self._file_readers = Workers(options.readers)  # apart: a slow disk shall not keep arrivals waiting
         self.changes = Changes(self._readers)
         self._listeners: list[Callable[[], None]] = []
