@@ -6,6 +6,7 @@ The rooms, and the one way they may import each other (tests/test_layers.py read
                  |       +-> workflow -> archive -------+
                  |       +------------> pixels ---------+
                  +-> web -------------> workflow, archive, pixels
+                 +-> hl7 -------------> workflow
 
 `dicom`, `ul` and `dimse` are pure: bytes and time come in as arguments, no I/O happens in them.
 `net` is their asyncio shell, `archive` is objects at rest and their index, `workflow` the state beside them

@@ -20,6 +20,7 @@ from pacsnode.archive.archive import Archive, ArchiveOptions
 from pacsnode.config import Settings, changes
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import ConfigurationError
+from pacsnode.hl7.listener import Hl7Listener
 from pacsnode.log import configure, set_level
 from pacsnode.net.acceptor import Acceptor, AcceptorOptions
 from pacsnode.net.association import timeouts_of
@@ -51,6 +52,7 @@ class Node:
         self._workflow: Workflow | None = None
         self._acceptor: Acceptor | None = None
         self._web: WebListener | None = None
+        self._hl7: Hl7Listener | None = None
         self._pulse = Pulse()
         self.is_serving = False
 
@@ -75,6 +77,11 @@ class Node:
     def loop_lag(self) -> float:
         """The longest lag of the event loop in the last minute, in seconds."""
         return self._pulse.longest
+
+    @property
+    def hl7_port(self) -> int:
+        assert self._hl7 is not None
+        return self._hl7.port
 
     @property
     def archive(self) -> Archive:
@@ -103,6 +110,9 @@ class Node:
             app = build_app(facade, self._health)
             self._web = WebListener(app, settings.web.host, settings.web.port)
             await self._web.start()
+            if settings.hl7.enabled:
+                self._hl7 = Hl7Listener(self._workflow.hl7.receive, settings.hl7)
+                await self._hl7.start()
             await self._workflow.start()
         except BaseException:
             await self.stop()
@@ -135,6 +145,8 @@ class Node:
                 closing.push_async_callback(self._web.stop)
             if self._workflow is not None:
                 closing.push_async_callback(self._workflow.stop)
+            if self._hl7 is not None:
+                closing.push_async_callback(self._hl7.stop)
             if self._acceptor is not None:
                 await self._acceptor.drain(self.settings.dimse.drain_timeout)
         self._log.info("node.stopped")

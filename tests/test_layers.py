@@ -26,7 +26,8 @@ STANDS_ON: dict[str, set[str]] = {
     "workflow": {"archive"},
     "services": {"net", "workflow", "pixels"},
     "web": {"workflow", "pixels"},
-    "node": {"services", "web", "notify", "pulse"},
+    "hl7": {"workflow"},
+    "node": {"services", "web", "hl7", "notify", "pulse"},
     "cli": {"node"},
 }
 

@@ -10,6 +10,7 @@ from pacsnode.config import Settings
 from pacsnode.log import get_logger
 from pacsnode.workflow.arrivals import Arrivals
 from pacsnode.workflow.database import Database, Transaction
+from pacsnode.workflow.hl7_inbox import Hl7Inbox
 from pacsnode.workflow.jobs import Jobs
 from pacsnode.workflow.mpps import PerformedStep, PerformedSteps, StepEvent
 from pacsnode.workflow.mpps_outbox import Outbox
@@ -37,6 +38,7 @@ class Workflow:
         self.mpps_outbox = Outbox(database, self.jobs)
         self.mpps = PerformedSteps(database, self.mpps_outbox, settings.mpps)
         self.mpps.on_change(self._move_worklist)
+        self.hl7 = Hl7Inbox(database, self.worklist, settings)
         interval = settings.worklist.folder_interval
         self._worklist_folder = WorklistFolder(database, self.worklist, root, interval)
         self._archive = archive
@@ -50,7 +52,14 @@ class Workflow:
 
     async def start(self) -> None:
         """Begin what runs by itself."""
-        for run in (self.peers.run, self.arrivals.run, self._runner.run, self.worklist.run, self._worklist_folder.run):
+        for run in (
+            self.peers.run,
+            self.arrivals.run,
+            self._runner.run,
+            self.worklist.run,
+            self._worklist_folder.run,
+            self.hl7.run,
+        ):
             self._running.append(asyncio.create_task(_forever(run)))
 
     async def stop(self) -> None:
