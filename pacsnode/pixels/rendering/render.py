@@ -1,59 +1,100 @@
-"""Rendered resources: pictures of frames, encoded (PS3.18 8.3.5, 10.4.1.1.3)."""
+"""Rendered resources: an object, or frames of it, as one file (PS3.18 8.3.5, 10.4.1.1.3)."""
 
+from dataclasses import replace
 from typing import Final
 
+from PIL import Image
 from pydicom import Dataset
 
 from pacsnode.errors import CannotUnderstand
 from pacsnode.pixels.rendering.annotation import annotated
-from pacsnode.pixels.rendering.encode import encoded
+from pacsnode.pixels.rendering.card import card, first_page
+from pacsnode.pixels.rendering.encode import IMAGE_TYPES, encoded
 from pacsnode.pixels.rendering.functional_groups import flattened
+from pacsnode.pixels.rendering.geometry import fitted
 from pacsnode.pixels.rendering.icc import IccProfile, in_color_space
 from pacsnode.pixels.rendering.picture import picture_of, picture_under
+from pacsnode.pixels.rendering.report import report_html, report_text
 from pacsnode.pixels.rendering.request import Rendering
 from pacsnode.pixels.rendering.source import Source
+from pacsnode.pixels.rendering.waveform import waveform_picture
 
 DEFAULT_DELAY: Final = 100.0  # ms a frame, where the object says nothing
 ANIMATED: Final = frozenset({"image/gif"})
+_PDF: Final = "application/pdf"
+_TEXTS: Final = {"text/html": report_html, "text/plain": report_text}
 
 
 def rendered(source: Source, rendering: Rendering, state: Dataset | None = None) -> bytes:
-    """The frames as one file, under a presentation state where one is given. Raises CannotUnderstand."""
+    """One file of the media type wanted, under a presentation state where one is given.
+
+    Raises CannotUnderstand when the object has no such form or is damaged.
+    """
+    if rendering.media_type in _TEXTS:
+        if "ContentSequence" not in source.attributes:
+            raise CannotUnderstand(f"the object has no text to be {rendering.media_type}")
+        return _TEXTS[rendering.media_type](source.attributes).encode()
+    if rendering.media_type not in IMAGE_TYPES:
+        raise CannotUnderstand(f"nothing is rendered as {rendering.media_type}")
+    if not source.has_pixels:
+        picture = fitted(_stand_in(source.attributes, rendering.thumbnail), rendering.viewport, Dataset())
+        return encoded([picture], rendering.media_type, rendering.quality, 0, b"")
     if len(rendering.frames) > 1 and rendering.media_type not in ANIMATED:
         raise CannotUnderstand(f"{rendering.media_type} holds one frame")
+    return _frames(source, rendering, state)
+
+
+def _frames(source: Source, rendering: Rendering, state: Dataset | None) -> bytes:
     pictures = []
     profile = b""
     for frame in rendering.frames:
-        shown = flattened(source.attributes, frame)
-        if state is None:
-            picture = picture_of(source, frame, rendering.window, rendering.viewport)
-        else:
-            picture = picture_under(source, frame, state, rendering.viewport)
-        owner = state if state is not None and "ICCProfile" in state else shown
-        picture, profile = in_color_space(picture, IccProfile(rendering.icc_profile), owner)
-        if rendering.annotation:
-            picture = annotated(picture, shown, rendering.annotation, frame)
+        picture, profile = _frame(source, replace(rendering, frames=(frame,)), state)
         pictures.append(picture)
     delay = frame_delay(source.attributes)
     return encoded(pictures, rendering.media_type, rendering.quality, delay, profile)
 
 
+def _frame(source: Source, rendering: Rendering, state: Dataset | None) -> tuple[Image.Image, bytes]:
+    (frame,) = rendering.frames
+    shown = flattened(source.attributes, frame)
+    if state is None:
+        picture = picture_of(source, frame, rendering.window, rendering.viewport)
+    else:
+        picture = picture_under(source, frame, state, rendering.viewport)
+    owner = state if state is not None and "ICCProfile" in state else shown
+    picture, profile = in_color_space(picture, IccProfile(rendering.icc_profile), owner)
+    if rendering.annotation:
+        picture = annotated(picture, shown, rendering.annotation, frame)
+    return picture, profile
+
+
+def _stand_in(attributes: Dataset, thumbnail: bool) -> Image.Image:
+    """A picture of an object without pixels: its waveform, its first page, or a card as thumbnail."""
+    if "WaveformSequence" in attributes:
+        return waveform_picture(attributes)
+    if attributes.get("EncapsulatedDocument") and attributes.get("MIMETypeOfEncapsulatedDocument") == _PDF:
+        return first_page(bytes(attributes.EncapsulatedDocument))
+    if not thumbnail:
+        raise CannotUnderstand("the object has no picture")
+    return card(attributes)
+
+
 def frame_delay(attributes: Dataset) -> float:
     """Milliseconds from frame to frame (PS3.3 C.7.6.5)."""
-    for keyword, scale in (
-        ("FrameTime", None),
-        ("RecommendedDisplayFrameRate", 1000.0),
-        ("CineRate", 1000.0),
-    ):
-        try:
-            value = float(attributes.get(keyword) or 0)
-        except (TypeError, ValueError):
-            continue
-        if value > 0:
-            return value if scale is None else scale / value
-    times = attributes.get("FrameTimeVector")
+    if (time := _number(attributes, "FrameTime")) > 0:
+        return time
+    for keyword in ("RecommendedDisplayFrameRate", "CineRate"):
+        if (rate := _number(attributes, keyword)) > 0:
+            return 1000 / rate
     try:
-        intervals = [float(one) for one in times or ()][1:]
+        intervals = [float(one) for one in attributes.get("FrameTimeVector") or ()][1:]
     except (TypeError, ValueError):
         intervals = []
-    return sum(intervals) / len(intervals) if intervals and sum(intervals) > 0 else DEFAULT_DELAY
+    return sum(intervals) / len(intervals) if sum(intervals) > 0 else DEFAULT_DELAY
+
+
+def _number(attributes: Dataset, keyword: str) -> float:
+    try:
+        return float(attributes.get(keyword) or 0)
+    except (TypeError, ValueError):
+        return 0.0

@@ -38,7 +38,10 @@ class Viewport:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A rendered resource of one object: its frames, counted from 1, and how they are to be shown."""
+    """A rendered resource of one object: its frames, counted from 1, and how they are to be shown.
+
+    `thumbnail`: what has no picture gets one that says what it is.
+    """
 
     media_type: str
     frames: tuple[int, ...] = (1,)
@@ -47,3 +50,4 @@ class Rendering:
     annotation: tuple[str, ...] = ()
     quality: int = 90
     icc_profile: str = "no"
+    thumbnail: bool = False
