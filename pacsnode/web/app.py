@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
 from pacsnode.errors import PacsnodeError
+from pacsnode.web import qido
 from pacsnode.web.facade import Facade
 from pacsnode.web.front import Cors, Front
 from pacsnode.web.problem import answer_error
@@ -21,7 +22,7 @@ from pacsnode.web.problem import answer_error
 Health = Callable[[], dict[str, str | int]]
 """The facts of /health; `status` is among them and is "ok" while the node takes objects."""
 
-ROUTE_GROUPS: Final[tuple[Callable[[Facade], list[BaseRoute]], ...]] = ()
+ROUTE_GROUPS: Final[tuple[Callable[[Facade], list[BaseRoute]], ...]] = (qido.routes,)
 
 
 def build_app(facade: Facade, health: Health) -> ASGIApp:
