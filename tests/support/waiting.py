@@ -4,7 +4,8 @@ import asyncio
 import gc
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,3 +61,28 @@ def _descriptors() -> list[str]:
         if not target.endswith("/index.sqlite"):
             found.append(f"descriptor of {target}".split("[")[0])
     return found
+
+
+async def eventually_true(
+    condition: Callable[[], Awaitable[object]], what: str, limit: float = PATIENCE
+) -> None:
+    """As `eventually`, for a condition that has to be awaited."""
+    try:
+        async with asyncio.timeout(limit):
+            while not await condition():  # noqa: ASYNC110 - another process sets no event
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"not within {limit:g} s: {what}") from None
+
+
+@asynccontextmanager
+async def running(coroutine: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run something that does not end by itself for the time of the block; what it raises fails the test."""
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        if not task.done():
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
