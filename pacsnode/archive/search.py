@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Final, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 import aiosqlite
 
@@ -24,8 +24,10 @@ from pacsnode.dicom.query import Query
 from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.errors import OutOfResources
 
-CHUNK: Final = 100  # rows per hop between threads
-HEADER_CHUNK: Final = 20  # rows when each has a header to read: a few ms of the interpreter's time
+# Rows per hop between threads: of the first, so that somebody who waits sees something, and the most. With a
+# header to read for each, 20 are a few ms of the interpreter's time.
+CHUNKS: Final = (50, 200)
+HEADER_CHUNKS: Final = (20, 20)
 # Column `encoding` of table `header`.
 ENCODINGS: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE)
 
@@ -35,7 +37,7 @@ Match = tuple[Value | int | None, ...]
 """The values of one match, in the order of the keys of its query; None where a number is unknown."""
 
 _Row = tuple[str | int | bytes | None, ...]
-_RowReader = Callable[[sqlite3.Cursor, _Row], Match | None]
+_Made = TypeVar("_Made")
 
 
 class Search:
@@ -44,12 +46,18 @@ class Search:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
 
-    async def find(self, query: Query) -> AsyncGenerator[list[Match], None]:
-        """Yield the matches of `query`, never an empty chunk.
+    def find(self, query: Query) -> AsyncGenerator[list[Match], None]:
+        """Yield the matches of `query`; as `find_as`."""
+        return self.find_as(query, _as_it_is)
+
+    async def find_as(
+        self, query: Query, made_of: Callable[[Match], _Made]
+    ) -> AsyncGenerator[list[_Made], None]:
+        """Yield what `made_of` makes of each match in the reader's thread; never an empty chunk.
 
         Raises OutOfResources when the index cannot be read or too many queries are running.
         """
-        scan = _Scan(self._readers, query)
+        scan = _Scan(self._readers, query, made_of)
         try:
             await scan.start()
             while not scan.done:
@@ -61,17 +69,21 @@ class Search:
             await scan.close()
 
 
-class _Scan:
+def _as_it_is(match: Match) -> Match:
+    return match
+
+
+class _Scan(Generic[_Made]):
     """One statement under way. Its connection goes back as soon as the last row is there."""
 
-    def __init__(self, readers: Readers, query: Query) -> None:
+    def __init__(self, readers: Readers, query: Query, made_of: Callable[[Match], _Made]) -> None:
         bound = plan_for(query)
         sql, constants = sql_of(bound.plan)
         self._sql = sql
         self._parameters = {**constants, **bound.parameters}
         self._readers = readers
-        self._row_reader = _row_reader(query, bound)
-        self._chunk = HEADER_CHUNK if bound.header_keys else CHUNK
+        self._row_reader = _row_reader(query, bound, made_of)
+        self._chunk, self._most = HEADER_CHUNKS if bound.header_keys else CHUNKS
         in_python = not bound.plan.limited
         self._skip = query.offset if in_python else 0
         self._left = query.limit if in_python else None
@@ -85,11 +97,13 @@ class _Scan:
         self._cursor = await self._interruptible(self._connection.execute(self._sql, self._parameters))
         self._cursor.row_factory = self._row_reader  # type: ignore[assignment]  # aiosqlite asks for a type
 
-    async def next_chunk(self) -> list[Match]:
+    async def next_chunk(self) -> list[_Made]:
         """The matches among the next rows; empty when there are none among them."""
         if self._cursor is None:
             return []
-        rows = cast("list[Match | None]", await self._interruptible(self._cursor.fetchmany(self._chunk)))
+        asked = self._chunk
+        self._chunk = min(2 * asked, self._most)
+        rows = cast("list[_Made | None]", await self._interruptible(self._cursor.fetchmany(asked)))
         matches = [row for row in rows if row is not None]
         if self._skip:
             skipped = min(self._skip, len(matches))
@@ -98,7 +112,7 @@ class _Scan:
         if self._left is not None:
             matches = matches[: self._left]
             self._left -= len(matches)
-        if len(rows) < self._chunk or self._left == 0:
+        if len(rows) < asked or self._left == 0:
             await self.close()
         return matches
 
@@ -126,20 +140,30 @@ class _Scan:
             raise
 
 
-def _row_reader(query: Query, bound: BoundPlan) -> _RowReader | None:
-    """What makes a match of a row, or None of a row that is none; runs in the reader's thread.
-
-    None when rows are matches as they come.
-    """
+def _row_reader(
+    query: Query, bound: BoundPlan, made_of: Callable[[Match], _Made]
+) -> Callable[[sqlite3.Cursor, _Row], _Made | None]:
+    """What is made of a row, None of one that is no match; runs in the reader's thread."""
     if bound.plan.columns and bound.is_exact:
-        return None
+        return lambda _cursor, row: made_of(cast(Match, row))
+    match_of = _match_reader(query, bound)
+
+    def read(_cursor: sqlite3.Cursor, row: _Row) -> _Made | None:
+        match = match_of(row)
+        return None if match is None else made_of(match)
+
+    return read
+
+
+def _match_reader(query: Query, bound: BoundPlan) -> Callable[[_Row], Match | None]:
+    """The match that a row is, once what SQL cannot decide is decided; None of a row that is none."""
     zoned = ZonedRows(bound.zoned, query.match_unknown) if bound.zoned else None
     tests = [(position, key.vr, predicate(key, query.match_unknown)) for position, key in bound.residual]
     readers = [KeyReader(key, query.match_unknown) for key in bound.header_keys]
     from_header = [key.attribute is None for key in query.keys]
     n_columns = len(bound.plan.columns)
 
-    def read(_cursor: sqlite3.Cursor, row: _Row) -> Match | None:
+    def read(row: _Row) -> Match | None:
         for position, vr, test in tests:
             if not test(split_values(str(row[position]), vr)):
                 return None

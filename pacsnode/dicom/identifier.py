@@ -30,6 +30,7 @@ _LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "U
 _CODED_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # by (0008,0005), PS3.5 6.1.2.2
 _WORD_SIZE: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}  # bytes
 _MAX_SHORT: Final = 0xFFFE  # bytes a length of two can tell
+_KNOWN: Final = 64  # elements kept of each key: modalities, sexes, descriptions come again and again
 _LENGTHS_AT_HAND: Final = 256  # the lengths of nearly all values, packed once
 
 RowValue = Value | int | None
@@ -190,6 +191,7 @@ class ResponseEncoder:
                 pad_of(vr),
                 self._writer.long_lengths if self._writer.is_long(vr) else self._writer.short_lengths,
                 self._writer.number_writer(vr),
+                dict[RowValue, bytes](),
             )
             for between, (tag, vr) in zip(self._between, self._keys, strict=False)
         ]
@@ -200,14 +202,19 @@ class ResponseEncoder:
             return self._encode_any(values)
         parts: list[bytes] = []
         try:
-            for (head, pad, lengths, number), value in zip(self._slots, values, strict=True):
-                # What is neither a number nor text has no encode(): it goes the long way.
-                data = number(value) if value.__class__ is int else value.encode("ascii")  # type: ignore
-                length = len(data)
-                if length & 1:
-                    parts += (head, lengths[length + 1], data, pad)
-                else:
-                    parts += (head, lengths[length], data)
+            for (head, pad, lengths, number, known), value in zip(self._slots, values, strict=True):
+                element = known.get(value)
+                if element is None:
+                    # What is neither a number nor text has no encode(): it goes the long way.
+                    data = number(value) if value.__class__ is int else (value or "").encode("ascii")  # type: ignore
+                    length = len(data)
+                    if length & 1:
+                        element = head + lengths[length + 1] + data + pad
+                    else:
+                        element = head + lengths[length] + data
+                    if len(known) < _KNOWN:
+                        known[value] = element
+                parts.append(element)
         except (AttributeError, UnicodeEncodeError, IndexError):
             return self._encode_any(values)
         parts.append(self._between[-1])

@@ -24,7 +24,7 @@ from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.errors import AssociationAborted, InvalidMessage, PeerTimeout, RemoteError
 from pacsnode.net.invoker import CommandOf, Invoker, OutgoingData
 from pacsnode.net.performer import Performer
-from pacsnode.net.service import Request, Response, ServiceRegistry
+from pacsnode.net.service import Matches, Request, Response, ServiceRegistry
 from pacsnode.net.transport import Transport
 from pacsnode.ul.negotiation import AcceptedContext, AssociateAccept, AssociateReject, AssociateRequest
 from pacsnode.ul.pdu import Buffer, PDataFragment
@@ -228,8 +228,8 @@ class Association:
 
     def respond(self, request: Request, response: Response) -> None:
         """Send one response; `drain` between many."""
-        if self.ended.is_set() or not self._transport.upper_layer.may_send_data:
-            return  # it crosses with the end, or with a release of ours
+        if not self._may_respond:
+            return
         if self._sending.locked():
             self._postponed.append((request, response))
             return
@@ -246,6 +246,22 @@ class Association:
             typed=response.typed,
         )
         self._send_whole(request.context.id, command, response.data)
+
+    def respond_many(self, request: Request, matches: Matches) -> None:
+        """Send many pending responses in few writes; `drain` between."""
+        if not self._may_respond:
+            return
+        if self._sending.locked():
+            self._postponed += [(request, Response(matches.status, data)) for data in matches.data]
+            return
+        command = messages.response(request.command, matches.status, has_data_set=True)
+        self._transport.upper_layer.send_messages(request.context.id, command, matches.data)
+        self._transport.flush()
+
+    @property
+    def _may_respond(self) -> bool:
+        """Otherwise a response crosses with the end, or with a release of ours."""
+        return not self.ended.is_set() and self._transport.upper_layer.may_send_data
 
     async def drain(self) -> None:
         """Wait until the peer has taken enough of what was sent."""

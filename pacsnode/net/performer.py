@@ -21,7 +21,7 @@ from pacsnode.errors import (
     SopClassNotSupported,
 )
 from pacsnode.net.refusal import refusal_of
-from pacsnode.net.service import Operation, Request, Response, ServiceRegistry
+from pacsnode.net.service import Matches, Operation, Request, Response, ServiceRegistry
 
 if TYPE_CHECKING:
     from pacsnode.net.association import Association
@@ -163,7 +163,10 @@ class Performer:
         association = self._association
         async with aclosing(self._registry.stream(request)(request)) as responses:
             async for response in responses:
-                association.respond(request, response)
+                if isinstance(response, Matches):
+                    association.respond_many(request, response)
+                else:
+                    association.respond(request, response)
                 if not is_pending(response.status):
                     return
                 await association.drain()

@@ -6,7 +6,7 @@ negotiation and dispatch read everything they need from it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,8 +60,16 @@ class Response:
     typed: bool = False
 
 
+@dataclass(slots=True)
+class Matches:
+    """Pending responses that differ in their data sets only, which are encoded as in `Response`."""
+
+    status: int
+    data: Sequence[bytes]
+
+
 Operation = Callable[[Request], Awaitable[Response]]
-Stream = Callable[[Request], AsyncGenerator[Response, None]]
+Stream = Callable[[Request], AsyncGenerator[Response | Matches, None]]
 """Many responses: the handler yields them; the dispatcher adds the final Success, or Cancel on C-CANCEL."""
 
 

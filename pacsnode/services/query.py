@@ -13,7 +13,7 @@ from pacsnode.dicom.sop_class import PATIENT_ROOT_FIND, PATIENT_STUDY_ONLY_FIND,
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.command import CommandField
 from pacsnode.dimse.status import PENDING, PENDING_UNSUPPORTED_KEYS
-from pacsnode.net.service import Request, Response, ServiceClass, Stream
+from pacsnode.net.service import Matches, Request, ServiceClass, Stream
 from pacsnode.services.room import Room
 
 MODEL_OF: Final = {
@@ -49,8 +49,8 @@ class FindService(ServiceClass):
         """Each byte that was offered and is performed stays 1; the answer is as long as the offer."""
         return bytes(int(asked == 1 and option in _PERFORMED) for option, asked in enumerate(offered))
 
-    async def c_find(self, request: Request) -> AsyncGenerator[Response, None]:
-        """Yield a pending response per match; FF01 when a key is no attribute of the level (Table C.4-1)."""
+    async def c_find(self, request: Request) -> AsyncGenerator[Matches, None]:
+        """Yield the matches; FF01 when a key is no attribute of the level (Table C.4-1)."""
         started = time.monotonic()
         transfer_syntax = request.context.transfer_syntax
         query = self._query_of(request, RequestIdentifier(request.identifier_bytes, transfer_syntax))
@@ -58,10 +58,9 @@ class FindService(ServiceClass):
         status = PENDING_UNSUPPORTED_KEYS if query.unsupported else PENDING
         matches = 0
         try:
-            async with aclosing(self._archive.search(query)) as chunks:
+            async with aclosing(self._archive.search_as(query, encoder.encode)) as chunks:
                 async for chunk in chunks:
-                    for match in chunk:
-                        yield Response(status, encoder.encode(match))
+                    yield Matches(status, chunk)
                     matches += len(chunk)
         finally:
             request.association.log.info(

@@ -6,7 +6,7 @@ other PDUs are small and gathered up to a limit. A-ASSOCIATE-RQ and -AC are in `
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -185,6 +185,27 @@ def p_data_message(
         + _HEADERS.pack(PduType.P_DATA_TF, length + 6, length + 2, context_id, _LAST)
     )
     return [heads + data] if length <= _JOINED else [heads, memoryview(data)]
+
+
+def p_data_messages(
+    context_id: int, command: bytes, data_sets: Sequence[bytes], max_pdu_length: int
+) -> list[bytes | memoryview]:
+    """Messages of the same command set and a data set each; where those are short all in one buffer."""
+    if not data_sets:
+        return []
+    longest = max(map(len, data_sets))
+    if longest > _JOINED or max(longest, len(command)) > _data_per_pdu(max_pdu_length):
+        messages = (p_data_message(context_id, command, data, max_pdu_length) for data in data_sets)
+        return [buffer for message in messages for buffer in message]
+    before = (
+        _HEADERS.pack(PduType.P_DATA_TF, len(command) + 6, len(command) + 2, context_id, _COMMAND | _LAST)
+        + command
+    )
+    parts: list[bytes] = []
+    for data in data_sets:
+        length = len(data)
+        parts += (before, _HEADERS.pack(PduType.P_DATA_TF, length + 6, length + 2, context_id, _LAST), data)
+    return [b"".join(parts)]
 
 
 def _data_per_pdu(max_pdu_length: int) -> int:

@@ -9,6 +9,7 @@ Each input is one event of `fsm`; what the peer does wrong never raises, it beco
 service primitive that the state has no place for is a bug of the caller and raises IllegalPrimitive.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -28,6 +29,7 @@ from pacsnode.ul.pdu import (
     ReleaseRq,
     encode,
     p_data_message,
+    p_data_messages,
     p_data_tf,
 )
 
@@ -267,6 +269,12 @@ class UpperLayer:
         if not self._data_may_be_sent:
             raise IllegalPrimitive(fsm.Event.P_DATA_REQUEST, self.state)
         self._to_send += p_data_message(context_id, command, data, self._peer_max_pdu_length)
+
+    def send_messages(self, context_id: int, command: bytes, data_sets: Sequence[bytes]) -> None:
+        """As `send_message` for each of many data sets with the same command set."""
+        if not self._data_may_be_sent:
+            raise IllegalPrimitive(fsm.Event.P_DATA_REQUEST, self.state)
+        self._to_send += p_data_messages(context_id, command, data_sets, self._peer_max_pdu_length)
 
     def release_request(self) -> None:
         """A-RELEASE request."""

@@ -18,7 +18,7 @@ from pacsnode.archive import readers as readers_module
 from pacsnode.archive.plan import BoundPlan
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.schema import migrate
-from pacsnode.archive.search import CHUNK, Match, Search
+from pacsnode.archive.search import CHUNKS, Match, Search
 from pacsnode.archive.sql import sql_of
 from pacsnode.archive.statement import plan_for
 from pacsnode.dicom.element import Element, split_values
@@ -439,15 +439,17 @@ async def test_pages_are_cut_the_same_by_sql_and_by_python(
 
 @pytest.fixture
 def many(rows: Rows) -> int:
-    count = 3 * CHUNK + 7
+    first, most = CHUNKS
+    count = 3 * first + 2 * most + 7
     rows.studies(*({"StudyInstanceUID": f"1.2.{n}", "PatientName": "A\\B"} for n in range(count)))
     rows.connection.commit()
     return count
 
 
 async def test_matches_come_in_chunks(search: Search, many: int) -> None:
+    first, most = CHUNKS
     chunks = [len(chunk) async for chunk in search.find(ask(Level.STUDY, StudyInstanceUID=""))]
-    assert chunks == [CHUNK, CHUNK, CHUNK, 7]
+    assert chunks == [first, 2 * first, most, most, 7]
 
 
 async def test_chunk_without_matches_is_not_yielded(search: Search, many: int) -> None:

@@ -46,6 +46,7 @@ from pacsnode.pixels.pool import Transcoder
 from pacsnode.services.query import FindService
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptedContext, Result
+from pacsnode.workflow.workflow import Workflow
 
 PENDING, PENDING_UNSUPPORTED_KEYS = 0xFF00, 0xFF01
 
@@ -117,7 +118,9 @@ class Scu:
     """Asks the service what a peer would, and reads the answers with pydicom."""
 
     def __init__(self, archive: Archive, **settings: dict[str, object]) -> None:
-        self.service = FindService(Room(archive, Transcoder(Path()), Settings.model_validate(settings), dict))
+        no_workflow = cast(Workflow, None)  # queries need none
+        room = Room(archive, Transcoder(Path()), no_workflow, Settings.model_validate(settings))
+        self.service = FindService(room)
         self.transfer_syntax = EXPLICIT_VR_LE
         self.model = STUDY_ROOT_FIND
         self.extended: dict[UID, bytes] = {}
@@ -147,10 +150,11 @@ class Scu:
         encoding = encoding_of(self.transfer_syntax)
         found = []
         request = self.request(encoded(identifier, self.transfer_syntax))
-        async for response in self.service.c_find(request):
-            answer = read_dataset(BytesIO(response.data or b""), encoding.implicit, encoding.little_endian)
-            answer.decode()
-            found.append((response.status, answer))
+        async for matches in self.service.c_find(request):
+            for data in matches.data:
+                answer = read_dataset(BytesIO(data), encoding.implicit, encoding.little_endian)
+                answer.decode()
+                found.append((matches.status, answer))
         return found
 
 
