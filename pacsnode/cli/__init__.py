@@ -10,7 +10,21 @@ import sys
 import typer
 from typer import TyperException
 
-from pacsnode.cli import config, echo, find, get, index, move, serve, store, version
+from pacsnode.cli import (
+    config,
+    echo,
+    find,
+    get,
+    hl7,
+    index,
+    jobs,
+    move,
+    peers,
+    serve,
+    store,
+    version,
+    worklist,
+)
 from pacsnode.errors import PacsnodeError
 
 
@@ -49,13 +63,17 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    here, peers = "This node", "Other nodes"
+    here, others = "This node", "Other nodes"
     app.command(rich_help_panel=here)(serve.serve)
     app.add_typer(config.group(), name="config", rich_help_panel=here)
     app.add_typer(index.group(), name="index", rich_help_panel=here)
+    app.add_typer(worklist.group(), name="worklist", rich_help_panel=here)
+    app.add_typer(hl7.group(), name="hl7", rich_help_panel=here)
+    app.add_typer(jobs.group(), name="jobs", rich_help_panel=here)
+    app.add_typer(peers.group(), name="peers", rich_help_panel=here)
     app.command(rich_help_panel=here)(version.version)
     for command in (echo.echo, store.store, find.find, move.move, get.get):
-        app.command(rich_help_panel=peers)(command)
+        app.command(rich_help_panel=others)(command)
     return app
 
 

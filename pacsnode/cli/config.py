@@ -1,7 +1,7 @@
 """`pacsnode config check|show`: the settings as the node would see them."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +9,7 @@ import typer
 from pacsnode.cli.options import ConfigFile
 
 if TYPE_CHECKING:
-    from pacsnode.config import Peer, Setting, Settings
+    from pacsnode.config import Forward, Peer, Prefetch, Setting, Settings
 
 _HEADING = """\
 # pacsnode's settings. `pacsnode config check --config FILE` tells what is wrong with a file.
@@ -24,6 +24,19 @@ _PEER_EXAMPLES = """\
 # CT1 = "192.0.2.7:104"
 # "MR 1" = "[2001:db8::7]:11112"
 # ARCHIVE2 = { host = "192.0.2.9", port = 104, associations = 4 }
+"""
+_FORWARD_EXAMPLE = """\
+# What arrives is sent on by these rules, a table each; docs/configuration.md has all keys.
+# [forward.ct-to-workstation]
+# to = ["WS1"]
+# when = "series-complete"
+# modality = ["CT"]
+"""
+_PREFETCH_EXAMPLE = """\
+# Prior studies that are fetched before somebody asks for them.
+# [prefetch.priors]
+# source = "OLDPACS"
+# most = 3
 """
 
 
@@ -55,7 +68,7 @@ def show(
 
 def as_toml(settings: "Settings") -> str:
     """A settings file with every key, what it means and what is allowed."""
-    return "\n".join([_HEADING, *_sections(settings), _peers(settings)])
+    return "\n".join([_HEADING, *_sections(settings), _peers(settings), *_rules(settings)])
 
 
 def _sections(settings: "Settings") -> Iterator[str]:
@@ -84,6 +97,21 @@ def _peer(peer: "Peer") -> str:
     return f"{{ host = {json.dumps(peer.host)}, port = {peer.port}, associations = {peer.associations} }}"
 
 
+def _rules(settings: "Settings") -> Iterator[str]:
+    for section, rules, example in (
+        ("forward", settings.forward, _FORWARD_EXAMPLE),
+        ("prefetch", settings.prefetch, _PREFETCH_EXAMPLE),
+    ):
+        yield "\n".join(_table(section, name, rule) for name, rule in rules.items()) or example
+
+
+def _table(section: str, name: str, rule: "Forward | Prefetch") -> str:
+    """What a rule says; keys that say nothing are left out."""
+    values = {key: getattr(rule, key) for key in type(rule).model_fields}
+    said = (f"{key} = {toml_value(value)}\n" for key, value in values.items() if value not in ((), {}))
+    return f"[{section}.{name}]\n{''.join(said)}"
+
+
 def toml_value(value: object) -> str:
     """A value as TOML writes it; sizes that are whole GiB or MiB for people."""
     from pydantic import ByteSize
@@ -92,6 +120,8 @@ def toml_value(value: object) -> str:
         return _size(value)
     if isinstance(value, bool | int | float):
         return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {toml_value(item)}' for key, item in value.items())} }}"
     if isinstance(value, Iterable) and not isinstance(value, str):
         return f"[{', '.join(toml_value(item) for item in value)}]"
     return json.dumps(str(value), ensure_ascii=False)
