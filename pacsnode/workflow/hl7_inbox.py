@@ -24,6 +24,7 @@ from pacsnode.workflow.hl7_message import (
     UNSUPPORTED_MESSAGE,
     Message,
     acknowledgement,
+    text_of,
 )
 from pacsnode.workflow.orders import Orders
 from pacsnode.workflow.patient_events import MERGES, UPDATES, PatientEvents
@@ -109,6 +110,12 @@ class Hl7Inbox:
     async def message(self, number: int) -> ReceivedMessage | None:
         rows = await self._database.fetch("SELECT * FROM hl7_message WHERE id = ?", (number,))
         return ReceivedMessage.of(rows[0]) if rows else None
+
+    def readable(self, received: ReceivedMessage) -> tuple[str, str]:
+        """A message and its acknowledgement for people, a segment a line."""
+        parts = (text_of(body, self._settings.character_set) for body in (received.body, received.response))
+        body, response = ("\n".join(part.splitlines()) for part in parts)
+        return body, response
 
     async def _carry_out(self, transaction: Transaction, message: Message) -> None:
         if not message.control_id:

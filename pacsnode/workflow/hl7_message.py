@@ -163,6 +163,14 @@ class Message:
         return (segment for segment in self.segments if segment.name == name)
 
 
+def text_of(body: bytes, default_character_set: str) -> str:
+    """A message for people to read, whatever it is."""
+    try:
+        return body.decode(_codec_of(body, default_character_set), "replace")
+    except MessageRefused:
+        return body.decode("latin_1")
+
+
 def _codec_of(body: bytes, default: str) -> str:
     """The codec of a message, of which MSH-18 tells the character sets (2.15.9.18). Raises MessageRefused."""
     header = re.split(rb"[\r\n]", body.strip(b"\r\n \0"), maxsplit=1)[0]
