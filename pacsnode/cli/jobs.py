@@ -1,6 +1,5 @@
 """`pacsnode jobs list|show|retry|cancel`: what is to be sent, beside a running node or without it."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -131,6 +130,8 @@ def cancel(
 
 
 def _on(config: Path | None, storage: Path | None, work: Callable[["Jobs"], Awaitable[Result]]) -> Result:
+    import asyncio
+
     from pacsnode.workflow.jobs import Jobs
 
     async def run() -> Result:

@@ -1,6 +1,5 @@
 """`pacsnode peers list|add|remove|echo`: the Application Entities a node may call."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +38,8 @@ def group() -> typer.Typer:
 
 def list_peers(config: ConfigFile = None, storage: DataRoot = None, as_json: AsJson = False) -> None:
     """Show the peers, and which of them stand in the configuration."""
+    import asyncio
+
     known = asyncio.run(_known(config, storage))
     if as_json:
         print(json.dumps([{**one.peer.model_dump(), "configured": one.configured} for one in known]))
@@ -67,6 +68,8 @@ def add(
     ] = 1,
 ) -> None:
     """Add a peer, or change its address; a running node can call it from then on."""
+    import asyncio
+
     from pacsnode.config import Peer
     from pacsnode.workflow.peers import Peers
 
@@ -83,6 +86,8 @@ def add(
 
 def remove(ae_title: Title, config: ConfigFile = None, storage: DataRoot = None) -> int:
     """Forget a peer that was added. Those of the configuration are removed there."""
+    import asyncio
+
     from pacsnode.workflow.peers import Peers
 
     async def run() -> bool:
@@ -107,6 +112,8 @@ def echo(
     verbose: Verbose = False,
 ) -> int:
     """Ask peers whether they are there (C-ECHO), all at once. The exit status is 1 when any is not."""
+    import asyncio
+
     from pacsnode.errors import ConfigurationError
 
     configure_log(verbose)
@@ -144,6 +151,8 @@ async def _refuse_configured(ae_title: str, config: Path | None, storage: Path |
 
 
 async def _echo_all(peers: "list[Peer]", ae_title: str, timeouts: "Timeouts") -> "list[tuple[Peer, str]]":
+    import asyncio
+
     reasons = await asyncio.gather(*(_echo(peer, ae_title, timeouts) for peer in peers))
     return list(zip(peers, reasons, strict=True))
 
