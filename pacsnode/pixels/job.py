@@ -1,12 +1,19 @@
-"""What the pool asks of a worker process and what that answers, a line of JSON each."""
+"""What the pool asks of a worker process, and what that answers: a line each.
 
+A job is pickled, since it comes from the node itself; an answer is JSON, since a codec may have taken over
+the process that gives it.
+"""
+
+import base64
 import json
-from dataclasses import asdict, dataclass
+import pickle
+from dataclasses import dataclass
 from typing import Final, Self
 
 from pacsnode import errors
 from pacsnode.dicom.frame_range import FrameRange
 from pacsnode.dicom.uid import UID
+from pacsnode.pixels.rendering.request import Rendering
 
 # The errors an answer can name; any other would be a bug
 _ERRORS: Final[dict[str, type[errors.OperationError]]] = {
@@ -22,6 +29,20 @@ _ERRORS: Final[dict[str, type[errors.OperationError]]] = {
         errors.ProcessingFailure,
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Transcoding:
+    """The data set in another transfer syntax."""
+
+    target: UID
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """The data set without its bulk data (PS3.4 Z.1.3), in an uncompressed transfer syntax or as stored."""
+
+    target: UID
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +71,47 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """The data set behind `data_offset` bytes of `source` goes to `output`, in `seconds` at most.
+class StateFile:
+    """The file of a presentation state, where its data set begins, and its transfer syntax."""
 
-    Before it is written in `target`, frames are extracted or its bulk data is left out, where that is asked;
-    or frames alone are decoded.
+    path: str
+    data_offset: int
+    transfer_syntax: UID
+
+
+@dataclass(frozen=True, slots=True)
+class Picturing:
+    """The rendered form of the object, under a presentation state where there is one (PS3.18 8.3.5)."""
+
+    rendering: Rendering
+    state: StateFile | None = None
+
+
+Task = Transcoding | Reduction | Extraction | Decoding | Picturing
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is made of the data set behind `data_offset` bytes of `source` goes to `output`.
+
+    `stored` is its transfer syntax. In `seconds` at most.
     """
 
     source: str
     data_offset: int
     stored: UID
-    target: UID
     output: str
     seconds: int
-    extraction: Extraction | None = None
-    without_bulk_data: bool = False
-    decoding: Decoding | None = None
+    task: Task
 
     def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
+        return base64.b64encode(pickle.dumps(self)) + b"\n"
 
     @classmethod
     def from_line(cls, line: str) -> Self:
-        fields = json.loads(line)
-        if extraction := fields["extraction"]:
-            frame_range = extraction.pop("frame_range")
-            frame_range = FrameRange(frame_range["tag"], tuple(frame_range["values"]))
-            fields["extraction"] = Extraction(**extraction, frame_range=frame_range)
-        if decoding := fields["decoding"]:
-            fields["decoding"] = Decoding(**decoding)
-        return cls(**fields)
+        job = pickle.loads(base64.b64decode(line))
+        assert isinstance(job, cls)
+        return job
 
 
 def answer_line(error: errors.OperationError | None) -> str:

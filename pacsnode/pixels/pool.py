@@ -12,7 +12,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,16 @@ from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotTranscode, CannotUnderstand, OutOfResources
 from pacsnode.log import get_logger
 from pacsnode.pixels import plan
-from pacsnode.pixels.job import Decoding, Extraction, Job, error_of
+from pacsnode.pixels.job import (
+    Decoding,
+    Extraction,
+    Job,
+    Picturing,
+    Reduction,
+    Task,
+    Transcoding,
+    error_of,
+)
 
 JOBS_PER_WORKER: Final = 1000  # then a fresh one: what codecs leak is bounded
 SUFFIX: Final = ".transcoded"
@@ -76,7 +85,7 @@ class Transcoder:
 
         Raises CannotTranscode, CannotUnderstand, OutOfResources; cancelling stops the work.
         """
-        return await self._make(self._job(source, data_offset, stored, target))
+        return await self._make(source, data_offset, stored, Transcoding(target), target)
 
     async def extract_frames(
         self, source: Path, data_offset: int, stored: UID, extraction: Extraction
@@ -85,20 +94,21 @@ class Transcoder:
 
         Raises FramesNotFound, CannotCreateInstance, CannotExtractFrames, NotTimeBased, and as transcode().
         """
-        job = self._job(source, data_offset, stored, stored)
-        return await self._make(replace(job, extraction=extraction))
+        return await self._make(source, data_offset, stored, extraction, stored)
 
     async def leave_out_bulk_data(
         self, source: Path, data_offset: int, stored: UID, target: UID
     ) -> Transcoded:
         """Make an instance without its bulk data (PS3.4 Z.1.3); `target` is uncompressed, or `stored`."""
-        job = self._job(source, data_offset, stored, target)
-        return await self._make(replace(job, without_bulk_data=True))
+        return await self._make(source, data_offset, stored, Reduction(target), target)
 
     async def decode_frames(self, source: Path, stored: UID, decoding: Decoding) -> Transcoded:
         """Decode frames, one behind the other; see decode.py. Raises as transcode()."""
-        job = self._job(source, 0, stored, EXPLICIT_VR_LE)
-        return await self._make(replace(job, decoding=decoding))
+        return await self._make(source, 0, stored, decoding, EXPLICIT_VR_LE)
+
+    async def render(self, source: Path, data_offset: int, stored: UID, picturing: Picturing) -> Transcoded:
+        """Make a file of a Rendered Media Type; see rendering.render. Raises as transcode()."""
+        return await self._make(source, data_offset, stored, picturing, EXPLICIT_VR_LE)
 
     def targets_of(self, stored: UID) -> tuple[UID, ...]:
         """The transfer syntaxes an object may be sent in here, `stored` first; see plan.targets_of."""
@@ -110,14 +120,11 @@ class Transcoder:
         """The transfer syntax to send in among those a peer accepts; None when there is none."""
         return next((uid for uid in self.targets_of(stored) if uid in accepted), None)
 
-    def _job(self, source: Path, data_offset: int, stored: UID, target: UID) -> Job:
+    async def _make(self, source: Path, data_offset: int, stored: UID, task: Task, target: UID) -> Transcoded:
+        await self._prepare()
         output = self._spool / f"{next(self._numbers)}{SUFFIX}"
         seconds = math.ceil(self._options.time_limit) + ALARM_MARGIN
-        return Job(str(source), data_offset, stored, target, str(output), seconds)
-
-    async def _make(self, job: Job) -> Transcoded:
-        await self._prepare()
-        output = Path(job.output)
+        job = Job(str(source), data_offset, stored, str(output), seconds, task)
         try:
             async with self._turns:
                 while not await self._perform(job):
@@ -126,7 +133,7 @@ class Transcoder:
         except BaseException:
             _forget(output)
             raise
-        return Transcoded(output, job.target, size)
+        return Transcoded(output, target, size)
 
     async def close(self) -> None:
         """End the workers; what they still do fails."""

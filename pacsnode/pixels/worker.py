@@ -16,7 +16,15 @@ from pacsnode.errors import OperationError, OutOfResources, ProcessingFailure
 from pacsnode.pixels.bulk import leave_out_bulk_data
 from pacsnode.pixels.decode import decode_frames
 from pacsnode.pixels.extract import extract
-from pacsnode.pixels.job import Job, answer_line
+from pacsnode.pixels.job import (
+    Decoding,
+    Extraction,
+    Job,
+    Picturing,
+    Reduction,
+    Transcoding,
+    answer_line,
+)
 from pacsnode.pixels.transcode import opened, transcode, write_as
 
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -45,7 +53,7 @@ def perform(job: Job) -> OperationError | None:
     except OperationError as error:
         return error
     except MemoryError:
-        return OutOfResources("transcoding takes more memory than a worker may have")
+        return OutOfResources("this takes more memory than a worker may have")
     except OSError as error:
         kind = OutOfResources if error.errno in _NO_ROOM else ProcessingFailure
         return kind(str(error))
@@ -57,18 +65,28 @@ def perform(job: Job) -> OperationError | None:
 
 
 def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
-    if job.decoding is not None:
-        decode_frames(source, job.stored, job.decoding, out)
-        return
-    if job.extraction is None and not job.without_bulk_data:
-        transcode(source, job.stored, job.target, out)
-        return
-    data_set = opened(source, job.stored)
-    if job.extraction is not None:
-        extract(data_set, job.stored, job.extraction)
-    if job.without_bulk_data:
-        leave_out_bulk_data(data_set)
-    write_as(data_set, job.stored, job.target, out)
+    match job.task:
+        case Transcoding(target):
+            transcode(source, job.stored, target, out)
+        case Reduction(target):
+            data_set = opened(source, job.stored)
+            leave_out_bulk_data(data_set)
+            write_as(data_set, job.stored, target, out)
+        case Extraction():
+            data_set = opened(source, job.stored)
+            extract(data_set, job.stored, job.task)
+            write_as(data_set, job.stored, job.stored, out)
+        case Decoding():
+            decode_frames(source, job.stored, job.task, out)
+        case Picturing(rendering, state):
+            # pydicom and Pillow: a worker that only transcodes does without
+            from pacsnode.pixels.rendering.render import rendered
+            from pacsnode.pixels.rendering.source import Source
+
+            shown_by = None
+            if state is not None:
+                shown_by = Source(_mapped(state.path)[state.data_offset :], state.transfer_syntax).attributes
+            out.write(rendered(Source(source, job.stored), rendering, shown_by))
 
 
 def _mapped(path: str) -> memoryview:

@@ -19,7 +19,9 @@ from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotTranscode, CannotUnderstand, OperationError, OutOfResources
 from pacsnode.pixels import plan
+from pacsnode.pixels.job import Picturing
 from pacsnode.pixels.pool import Transcoded, Transcoder, TranscoderOptions
+from pacsnode.pixels.rendering.request import Rendering, Viewport
 from tests.support.objects import encoded, made
 from tests.support.raw import CT_IMAGE
 
@@ -257,3 +259,12 @@ def test_the_node_starts_without_codecs() -> None:
     started = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     codecs = {"imagecodecs", "pacsnode.pixels.codec", "pacsnode.pixels.transcode"}
     assert not codecs & set(started.stdout.split())
+
+
+async def test_a_picture_is_made_in_a_worker(transcoder: Transcoder, image: tuple[Path, int, UID]) -> None:
+    rendering = Rendering("image/jpeg", viewport=Viewport(64, 64))
+    made = await transcoder.render(*image, Picturing(rendering))
+    assert made.path.read_bytes().startswith(b"\xff\xd8\xff")
+    await made.discard()
+    with pytest.raises(CannotUnderstand, match="nothing is rendered as"):
+        await transcoder.render(*image, Picturing(Rendering("image/tiff")))

@@ -1,6 +1,5 @@
 """A stored object as rendering sees it: its attributes, and the stored values of its frames (PS3.5 8.1)."""
 
-import mmap
 from io import BytesIO
 from typing import Final
 
@@ -45,13 +44,6 @@ class Source:
         self._data_set = read(data, encoding)
         self.attributes = _attributes(data, encoding.implicit, encoding.little_endian)
         self._pixels = _pixel_element(self._data_set)
-
-    @classmethod
-    def open(cls, path: str, data_offset: int, transfer_syntax: UID) -> "Source":
-        """The object in a file. Raises CannotUnderstand, OSError."""
-        with open(path, "rb") as file:
-            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return cls(mapped[data_offset:], transfer_syntax)
 
     @property
     def has_pixels(self) -> bool:
