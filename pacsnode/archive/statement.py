@@ -19,7 +19,7 @@ from pacsnode.dicom.information_model import (
     Level,
     key_type,
 )
-from pacsnode.dicom.matching import glob, number
+from pacsnode.dicom.matching import glob, number, single_keys
 from pacsnode.dicom.query import NUMBER_VRS, Key, Matching, Query
 from pacsnode.dicom.temporal import Range, days_around
 
@@ -87,7 +87,8 @@ def _add_conditions(query: Query, conditions: _Conditions) -> None:
         if _is_zoned(key):
             conditions.add(_around(attribute, key, unknown))
         elif key.tag not in combined:
-            conditions.add(_alternatives(attribute, key, unknown))
+            for each in single_keys(key):
+                conditions.add(_alternatives(attribute, each, unknown))
     for time, date in combined.values():
         if not _is_zoned(time):
             _add_combined(conditions, date, time, query.match_unknown)

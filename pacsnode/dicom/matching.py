@@ -12,6 +12,7 @@ All other text is compared as it is encoded, case included (C.2.2.2.1).
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -54,13 +55,20 @@ def predicate(key: Key, match_unknown: bool) -> Predicate:
         return _always
     if key.matching is Matching.EMPTY:
         return lambda values: not any(values)
-    test = _test_of(key)
+    tests = [_test_of(each) for each in single_keys(key)]
 
     def matches(values: Sequence[str]) -> bool:
         known = [value for value in values if value]
-        return any(map(test, known)) if known else match_unknown
+        return all(any(map(test, known)) for test in tests) if known else match_unknown
 
     return matches
+
+
+def single_keys(key: Key) -> tuple[Key, ...]:
+    """The keys that have to match all of them: of Multiple Value Matching one for each value."""
+    if key.matching is not Matching.MULTIPLE:
+        return (key,)
+    return tuple(replace(key, matching=Matching.SINGLE, values=(value,)) for value in key.values)
 
 
 def _always(_values: Sequence[str]) -> bool:

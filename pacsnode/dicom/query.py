@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VM
+
 from pacsnode.dicom import temporal
 from pacsnode.dicom.information_model import (
     BY_TAG,
@@ -38,6 +40,7 @@ class Matching(Enum):
     RANGE = "Range Matching"
     SEQUENCE = "Sequence Matching"
     EMPTY = "Empty Value Matching"
+    MULTIPLE = "Multiple Value Matching"
 
 
 WILDCARD_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})  # C.2.2.2.4
@@ -45,12 +48,15 @@ RANGE_VRS: Final = frozenset({"DA", "TM", "DT"})
 NUMBER_VRS: Final = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 SINGLE_VALUED_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})  # a backslash is text there (PS3.5 6.4)
 # Bulk is not kept in the index and is no key (PS3.4 C.2.2.2 matches strings, dates, UIDs and sequences).
+# Several values of a key are met each by some value of the attribute (C.2.2.2.8), where that may have several.
+MULTIPLE_VALUE_VRS: Final = frozenset({"AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"})
 UNMATCHABLE_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 FIRST_TAG: Final = 0x00080005  # nothing an identifier may hold comes before it (PS3.4 C.4.1.1.3)
 MAX_DEPTH: Final = 16  # nested sequences in an identifier; codes and requests need three
 MAX_PATTERN: Final = 1024  # characters; 64 is the most a VR with wildcards has use for, UT and LT aside
 _WILDCARDS: Final = frozenset("*?")
+EMPTY_VALUE: Final = '""'  # two QUOTATION MARKs ask for attributes without a value (C.2.2.2.7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,8 @@ class RequestedKey:
 class Key:
     """A key and how it is matched.
 
-    `values` are alternatives: any of them has to match any value of the attribute (C.2.2.3). `items` are the
+    `values` are alternatives: any of them has to match any value of the attribute (C.2.2.3); with Multiple
+    Value Matching each of them has to. `items` are the
     keys of the one item of a sequence; none of them means the whole sequence is wanted (C.2.2.2.6). `fuzzy`
     is for person names (C.2.2.2.1.1). `timezone` is the clock that dates and times are asked for and answered
     on, in minutes from UTC; None is the clock of each object.
@@ -101,6 +108,8 @@ class QueryOptions:
     combined_date_time: bool = False
     fuzzy_names: bool = False
     adjust_timezone: bool = False
+    empty_values: bool = False
+    multiple_values: bool = False
     match_unknown: bool = True
     lenient_hierarchy: bool = False
 
@@ -111,6 +120,8 @@ class Reading:
 
     fuzzy_names: bool = False
     timezone: int | None = None
+    empty_values: bool = False
+    multiple_values: bool = False
 
 
 LITERAL: Final = Reading()
@@ -159,7 +170,12 @@ def query_of(
         )
     requested = tuple(requested)
     timezone = _timezone_of(requested) if options.adjust_timezone else None
-    reading = Reading(options.fuzzy_names, timezone.minutes if timezone else None)
+    reading = Reading(
+        options.fuzzy_names,
+        timezone.minutes if timezone else None,
+        options.empty_values,
+        options.multiple_values,
+    )
     keys: dict[int, Key] = {}
     valueless: list[int] = []
     unsupported: list[int] = []
@@ -237,6 +253,8 @@ def _key_of(request: RequestedKey, reading: Reading, depth: int) -> Key:
     if vr == "SQ":
         return _sequence_key(request, reading, depth)
     text = request.text.strip(" \0")
+    if reading.empty_values and text == EMPTY_VALUE:
+        return Key(tag, vr, Matching.EMPTY)
     timezone = reading.timezone if vr in RANGE_VRS else None
     if not text or set(text) == {"*"}:  # `*` alone is universal (C.2.2.2.4); some send it for any VR
         return Key(tag, vr, Matching.UNIVERSAL, timezone=timezone)
@@ -248,11 +266,17 @@ def _key_of(request: RequestedKey, reading: Reading, depth: int) -> Key:
     if vr == "UI":
         return Key(tag, vr, Matching.SINGLE if len(values) == 1 else Matching.UID_LIST, values)
     fuzzy = reading.fuzzy_names and vr == "PN"
+    if reading.multiple_values and len(values) > 1 and vr in MULTIPLE_VALUE_VRS and _may_have_several(tag):
+        return Key(tag, vr, Matching.MULTIPLE, values, fuzzy=fuzzy)
     if vr in WILDCARD_VRS and any(map(has_wildcard, values)):
         if len(text) > MAX_PATTERN:
             raise InvalidIdentifier(f"({_name(tag)}): the pattern is too long", (tag,))
         return Key(tag, vr, Matching.WILDCARD, values, fuzzy=fuzzy)
     return Key(tag, vr, Matching.SINGLE, values, fuzzy=fuzzy)
+
+
+def _may_have_several(tag: int) -> bool:
+    return dictionary_has_tag(tag) and dictionary_VM(tag) != "1"
 
 
 def has_wildcard(text: str) -> bool:

@@ -23,12 +23,16 @@ MODEL_OF: Final = {
 }
 
 # PS3.4 Table C.5-2, by position: all is performed when asked for but the fifth, conversion of multi-frame
-# images. Bytes of later editions (empty values, multiple values) are answered with 0.
+# images. Bytes of later editions are answered with 0.
 _RELATIONAL: Final = 0
 _COMBINED_DATE_TIME: Final = 1
 _FUZZY_NAMES: Final = 2
 _TIMEZONE: Final = 3
-_PERFORMED: Final = frozenset({_RELATIONAL, _COMBINED_DATE_TIME, _FUZZY_NAMES, _TIMEZONE})
+_EMPTY_VALUES: Final = 5
+_MULTIPLE_VALUES: Final = 6
+_PERFORMED: Final = frozenset(
+    {_RELATIONAL, _COMBINED_DATE_TIME, _FUZZY_NAMES, _TIMEZONE, _EMPTY_VALUES, _MULTIPLE_VALUES}
+)
 
 
 class FindService(ServiceClass):
@@ -82,6 +86,8 @@ class FindService(ServiceClass):
             combined_date_time=_COMBINED_DATE_TIME in negotiated,
             fuzzy_names=_FUZZY_NAMES in negotiated,
             adjust_timezone=_TIMEZONE in negotiated,
+            empty_values=_EMPTY_VALUES in negotiated,
+            multiple_values=_MULTIPLE_VALUES in negotiated,
             match_unknown=self._settings.match_unknown,
             lenient_hierarchy=self._settings.lenient_hierarchy,
         )
