@@ -47,9 +47,8 @@ WILDCARD_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC",
 RANGE_VRS: Final = frozenset({"DA", "TM", "DT"})
 NUMBER_VRS: Final = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 SINGLE_VALUED_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})  # a backslash is text there (PS3.5 6.4)
+MULTIPLE_VALUE_VRS: Final = frozenset({"AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"})  # C.2.2.2.8
 # Bulk is not kept in the index and is no key (PS3.4 C.2.2.2 matches strings, dates, UIDs and sequences).
-# Several values of a key are met each by some value of the attribute (C.2.2.2.8), where that may have several.
-MULTIPLE_VALUE_VRS: Final = frozenset({"AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"})
 UNMATCHABLE_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 FIRST_TAG: Final = 0x00080005  # nothing an identifier may hold comes before it (PS3.4 C.4.1.1.3)

@@ -1,4 +1,4 @@
-"""pynetdicom negotiates all of PS3.4 Table C.5-2: empty values and several values are matched once agreed on."""
+"""pynetdicom negotiates PS3.4 Table C.5-2: empty values, and several values, are matched once agreed on."""
 
 import asyncio
 from collections.abc import AsyncIterator
