@@ -1,6 +1,7 @@
 """`pacsnode find`: asks a peer and prints a table, or DICOM JSON (PS3.18 F)."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
@@ -10,6 +11,7 @@ from pacsnode.cli.options import (
     LevelText,
     ModelText,
     PeerText,
+    Relational,
     Timeout,
     Verbose,
     configure_log,
@@ -22,7 +24,7 @@ from pacsnode.errors import PacsnodeError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from pacsnode.cli.querying import Model
+    from pacsnode.cli.querying import Model, Negotiation
     from pacsnode.config import Peer
     from pacsnode.net.association import Timeouts
 
@@ -48,6 +50,15 @@ def find(
     limit: Annotated[
         int, typer.Option(min=0, metavar="N", help="Cancel after so many matches; 0: never.")
     ] = 0,
+    relational: Relational = False,
+    date_time: Annotated[
+        bool, typer.Option("--date-time", help="Negotiate that a date and its time are matched as one.")
+    ] = False,
+    fuzzy: Annotated[bool, typer.Option("--fuzzy", help="Negotiate fuzzy matching of person names.")] = False,
+    timezone: Annotated[
+        str,
+        typer.Option(metavar="+HHMM", help="Negotiate that times are matched and answered on this clock."),
+    ] = "",
     ae_title: CallingTitle = "PACSNODE",
     timeout: Timeout = 60.0,
     verbose: Verbose = False,
@@ -55,7 +66,7 @@ def find(
     """Ask a peer what it has (C-FIND)."""
     import asyncio
 
-    from pacsnode.cli.querying import Model, columns, identifier
+    from pacsnode.cli.querying import Model, Negotiation, columns, identifier
     from pacsnode.config import Peer
     from pacsnode.dicom.information_model import Level
 
@@ -63,10 +74,12 @@ def find(
     if wanted is Level.PATIENT and model == "study":
         model = "patient"  # the study root has no patient level
     root = one_of(Model, model, "--model")
-    request = identifier(wanted, key or ())
+    request = identifier(wanted, (*(key or ()), *([f"TimezoneOffsetFromUTC={timezone}"] if timezone else ())))
+    negotiation = Negotiation(relational, date_time, fuzzy, bool(timezone))
     output: _Output = _JsonOutput() if as_json else _TableOutput(columns(wanted, request))
     configure_log(verbose)
-    asyncio.run(_find(Peer.parse(peer), ae_title, root, request, output, limit, timeouts_of(timeout)))
+    called = Peer.parse(peer)
+    asyncio.run(_find(called, ae_title, root, request, negotiation, output, limit, timeouts_of(timeout)))
 
 
 async def _find(
@@ -74,6 +87,7 @@ async def _find(
     ae_title: str,
     model: "Model",
     request: "Dataset",
+    negotiation: "Negotiation",
     output: "_Output",
     limit: int,
     timeouts: "Timeouts",
@@ -87,12 +101,15 @@ async def _find(
 
     sop_class = SOP_CLASS_OF[model]
     contexts = [ProposedContext(1, sop_class, (EXPLICIT_VR_LE, IMPLICIT_VR_LE))]
+    offered = {sop_class: negotiation.offered()} if negotiation.offered() else {}
     count = 0
     with output:
         async with (
-            connect(peer, ae_title, contexts, timeouts=timeouts) as association,
+            connect(peer, ae_title, contexts, extended=offered, timeouts=timeouts) as association,
             aclosing(association.c_find(sop_class, request)) as replies,
         ):
+            for name in negotiation.refused(association.extended(sop_class)):
+                print(f"pacsnode: {peer} does not agree to {name}", file=sys.stderr)
             async for reply in replies:
                 if reply.identifier is not None:
                     output.add(reply.identifier)

@@ -8,9 +8,10 @@ import typer
 from pacsnode.cli.options import (
     CallingTitle,
     Json,
-    LevelText,
-    ModelText,
     PeerText,
+    Relational,
+    RetrieveLevelText,
+    RetrieveModelText,
     Timeout,
     UniqueKeys,
     Verbose,
@@ -25,8 +26,9 @@ def get(
     folder: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go; made if missing.")
     ],
-    level: LevelText = "STUDY",
-    model: ModelText = "study",
+    level: RetrieveLevelText = "STUDY",
+    model: RetrieveModelText = "study",
+    relational: Relational = False,
     sop_class: Annotated[
         list[str] | None,
         typer.Option(metavar="UID", help="A Storage SOP class to take; none given: the usual ones."),
@@ -58,14 +60,15 @@ def get(
         Outcome,
         Progress,
         contexts_to_get,
+        negotiation_of,
         print_outcome,
         request_of,
     )
     from pacsnode.config import Peer
     from pacsnode.net.requestor import connect
 
-    root, identifier = request_of(level, model, key)
-    contexts = contexts_to_get(GET_SOP_CLASS_OF[root], sop_class or (), transfer_syntax or ())
+    model_class, identifier = request_of(level, model, key, GET_SOP_CLASS_OF)
+    contexts = contexts_to_get(model_class, sop_class or (), transfer_syntax or ())
     called = Peer.parse(peer)
     storage = FolderStorage(folder, {context.abstract_syntax for context in contexts[1:]})
 
@@ -79,10 +82,11 @@ def get(
                     contexts,
                     window=window,
                     roles={uid: (False, True) for uid in storage.sop_classes()},
+                    extended=negotiation_of(model_class, relational),
                     services=(storage,),
                     timeouts=timeouts_of(timeout),
                 ) as association,
-                aclosing(association.c_get(GET_SOP_CLASS_OF[root], identifier)) as replies,
+                aclosing(association.c_get(model_class, identifier)) as replies,
             ):
                 async for reply in replies:
                     outcome.heard(reply)

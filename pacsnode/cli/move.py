@@ -7,9 +7,10 @@ import typer
 from pacsnode.cli.options import (
     CallingTitle,
     Json,
-    LevelText,
-    ModelText,
     PeerText,
+    Relational,
+    RetrieveLevelText,
+    RetrieveModelText,
     Timeout,
     UniqueKeys,
     Verbose,
@@ -25,8 +26,9 @@ def move(
         typer.Option("--destination", "-d", metavar="AET", help="Who is to receive: an AE the peer knows."),
     ],
     key: UniqueKeys,
-    level: LevelText = "STUDY",
-    model: ModelText = "study",
+    level: RetrieveLevelText = "STUDY",
+    model: RetrieveModelText = "study",
+    relational: Relational = False,
     as_json: Json = False,
     ae_title: CallingTitle = "PACSNODE",
     timeout: Timeout = 60.0,
@@ -39,21 +41,35 @@ def move(
     import asyncio
     from contextlib import aclosing
 
-    from pacsnode.cli.retrieving import MOVE_SOP_CLASS_OF, Outcome, Progress, print_outcome, request_of
+    from pacsnode.cli.retrieving import (
+        MOVE_SOP_CLASS_OF,
+        Outcome,
+        Progress,
+        negotiation_of,
+        print_outcome,
+        request_of,
+    )
     from pacsnode.config import Peer
     from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
     from pacsnode.net.requestor import connect
     from pacsnode.ul.negotiation import ProposedContext
 
-    root, identifier = request_of(level, model, key)
-    sop_class = MOVE_SOP_CLASS_OF[root]
+    sop_class, identifier = request_of(level, model, key, MOVE_SOP_CLASS_OF)
     contexts = [ProposedContext(1, sop_class, (EXPLICIT_VR_LE, IMPLICIT_VR_LE))]
+
+    called = Peer.parse(peer)
 
     async def run() -> Outcome:
         outcome = Outcome()
         with Progress() as progress:
             async with (
-                connect(Peer.parse(peer), ae_title, contexts, timeouts=timeouts_of(timeout)) as association,
+                connect(
+                    called,
+                    ae_title,
+                    contexts,
+                    extended=negotiation_of(sop_class, relational),
+                    timeouts=timeouts_of(timeout),
+                ) as association,
                 aclosing(association.c_move(sop_class, identifier, destination)) as replies,
             ):
                 async for reply in replies:

@@ -31,13 +31,29 @@ LevelText = Annotated[str, typer.Option("--level", metavar="LEVEL", help="PATIEN
 ModelText = Annotated[
     str, typer.Option("--model", metavar="MODEL", help="patient, study or patient-study root.")
 ]
+RetrieveLevelText = Annotated[
+    str,
+    typer.Option("--level", metavar="LEVEL", help="PATIENT, STUDY, SERIES or IMAGE; FRAME for composite."),
+]
+RetrieveModelText = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="patient, study or patient-study root; composite: instances and frames without their hierarchy.",
+    ),
+]
+Relational = Annotated[
+    bool, typer.Option("--relational", help="Negotiate that keys of the levels above may be missing.")
+]
 UniqueKeys = Annotated[
     list[str],
     typer.Option(
         "--key",
         "-k",
         metavar="KEY=VALUE",
-        help="A unique key of the level or one above: StudyInstanceUID=1.2.3; several UIDs with backslashes.",
+        help="A unique key of the level or one above: StudyInstanceUID=1.2.3; several UIDs with backslashes. "
+        "At FRAME also SimpleFrameList, CalculatedFrameList or TimeRange.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]

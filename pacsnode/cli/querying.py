@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -80,6 +81,33 @@ def identifier(level: Level, keys: Iterable[str], returned: Iterable[str] | None
         if keyword not in data_set:
             setattr(data_set, keyword, "")
     return data_set
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiation:
+    """What a query wants to be agreed on (PS3.4 Table C.5-1)."""
+
+    relational: bool = False
+    date_time: bool = False
+    fuzzy: bool = False
+    timezone: bool = False
+
+    def offered(self) -> bytes:
+        """The Service-class-application-information; empty when nothing is wanted.
+
+        As short as it can be: acceptors of older editions know one byte, or three.
+        """
+        flags = bytes((self.relational, self.date_time, self.fuzzy, self.timezone))
+        if not any(flags):
+            return b""
+        return flags if self.timezone else flags[:3] if any(flags[1:]) else flags[:1]
+
+    def refused(self, answered: bytes) -> list[str]:
+        """What the peer did not agree to, in words."""
+        names = ("relational queries", "combined date-time matching", "fuzzy names", "timezone adjustment")
+        answers = answered.ljust(len(names), b"\0")
+        offered = self.offered()
+        return [name for name, one, other in zip(names, offered, answers, strict=False) if one and other != 1]
 
 
 def columns(level: Level, request: Dataset) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Final
 
 import typer
@@ -11,10 +12,12 @@ from pynetdicom.presentation import StoragePresentationContexts
 
 from pacsnode.cli.options import one_of
 from pacsnode.cli.output import print_table
-from pacsnode.cli.querying import Model, identifier
+from pacsnode.cli.querying import identifier
 from pacsnode.cli.receiving import FolderStorage
 from pacsnode.dicom.information_model import Level
 from pacsnode.dicom.sop_class import (
+    COMPOSITE_INSTANCE_ROOT_GET,
+    COMPOSITE_INSTANCE_ROOT_MOVE,
     EXPLICIT_VR_LE,
     IMPLICIT_VR_LE,
     PATIENT_ROOT_GET,
@@ -23,32 +26,70 @@ from pacsnode.dicom.sop_class import (
     PATIENT_STUDY_ONLY_MOVE,
     STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
+    WITHOUT_BULK_DATA_GET,
 )
 from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.dimse.status import SUBOPERATIONS_WARNING, SUCCESS
 from pacsnode.net.scu import Reply, SubOperations
 from pacsnode.ul.negotiation import ProposedContext
 
+
+class Model(StrEnum):
+    """Information models of retrievals."""
+
+    PATIENT = "patient"
+    STUDY = "study"
+    PATIENT_STUDY = "patient-study"
+    COMPOSITE = "composite"
+    WITHOUT_BULK_DATA = "without-bulk-data"
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels of the models without a hierarchy; empty for the others, whose levels the peer knows."""
+        return {Model.COMPOSITE: ("IMAGE", FRAME), Model.WITHOUT_BULK_DATA: ("IMAGE",)}.get(self, ())
+
+
+FRAME: Final = "FRAME"
+
 MOVE_SOP_CLASS_OF: Final[Mapping[Model, UID]] = {
     Model.PATIENT: PATIENT_ROOT_MOVE,
     Model.STUDY: STUDY_ROOT_MOVE,
     Model.PATIENT_STUDY: PATIENT_STUDY_ONLY_MOVE,
+    Model.COMPOSITE: COMPOSITE_INSTANCE_ROOT_MOVE,
 }
 GET_SOP_CLASS_OF: Final[Mapping[Model, UID]] = {
     Model.PATIENT: PATIENT_ROOT_GET,
     Model.STUDY: STUDY_ROOT_GET,
     Model.PATIENT_STUDY: PATIENT_STUDY_ONLY_GET,
+    Model.COMPOSITE: COMPOSITE_INSTANCE_ROOT_GET,
+    Model.WITHOUT_BULK_DATA: WITHOUT_BULK_DATA_GET,
 }
 MAX_STORAGE_CONTEXTS: Final = 127  # of 128 (PS3.8 9.3.2.2); one is for the C-GET itself
 SHOWN_FAILURES: Final = 20  # lines; the JSON has all of them
 
 
-def request_of(level: str, model: str, keys: Iterable[str]) -> tuple[Model, Dataset]:
-    """The information model and the identifier of a retrieval. Raises BadParameter, InvalidIdentifier."""
-    wanted = one_of(Level, level.upper(), "--level")
-    if wanted is Level.PATIENT and model == "study":
-        model = "patient"  # the study root has no patient level
-    return one_of(Model, model, "--model"), identifier(wanted, keys, returned=())
+def request_of(
+    level: str, model: str, keys: Iterable[str], models: Mapping[Model, UID]
+) -> tuple[UID, Dataset]:
+    """The SOP class and the identifier of a retrieval. Raises BadParameter, InvalidIdentifier."""
+    level = level.upper()
+    if level == Level.PATIENT.value and model == Model.STUDY:
+        model = Model.PATIENT  # the study root has no patient level
+    root = one_of(Model, model, "--model")
+    if root not in models:
+        raise typer.BadParameter(f"there is no C-MOVE of {root}", param_hint="--model")
+    if root.levels and level not in root.levels:
+        allowed = " and ".join(root.levels)
+        raise typer.BadParameter(f"{root} has no {level}, only {allowed}", param_hint="--level")
+    wanted = Level.IMAGE if level == FRAME and root.levels else one_of(Level, level, "--level")
+    data_set = identifier(wanted, keys, returned=())
+    data_set.QueryRetrieveLevel = level
+    return models[root], data_set
+
+
+def negotiation_of(sop_class: UID, relational: bool) -> dict[UID, bytes]:
+    """The extended negotiation to offer (PS3.4 C.5.2.1)."""
+    return {sop_class: b"\1"} if relational else {}
 
 
 def contexts_to_get(

@@ -1,13 +1,14 @@
 """Storage SCU (PS3.4 B): which files are objects, which associations they need, and sending them.
 
-Every object goes as it is stored: one presentation context for each pair of SOP class and transfer syntax
-found, nothing is transcoded. Knows nothing of the terminal.
+One presentation context for each pair of SOP class and transfer syntax found, and one more for the transfer
+syntax that objects are to be sent in. What cannot be had in that goes as it is stored. Knows nothing of the
+terminal.
 """
 
 import asyncio
 import os
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -18,11 +19,12 @@ from pacsnode.config import Peer
 from pacsnode.dicom.part10 import MAX_META_LENGTH, read_file_meta
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES, name_of
 from pacsnode.dicom.uid import UID, is_uid
-from pacsnode.dimse.status import SUCCESS, is_warning
-from pacsnode.errors import CannotUnderstand, RemoteError
+from pacsnode.dimse.status import SUCCESS, is_failure, is_warning
+from pacsnode.errors import CannotUnderstand, OperationError, RemoteError
 from pacsnode.net.association import Timeouts
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import ServiceUser
+from pacsnode.pixels.pool import Transcoded, Transcoder
 from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 
 MAX_CONTEXTS: Final = 128  # per association; their IDs are the odd numbers to 255 (PS3.8 9.3.2.2)
@@ -78,11 +80,30 @@ class Tally:
 
     sent: int = 0
     bytes: int = 0
+    transcoded: int = 0
+    as_stored: dict[StoredObject, str] = field(default_factory=dict)
     warnings: list[tuple[StoredObject, str]] = field(default_factory=list)
     failures: list[tuple[StoredObject, str]] = field(default_factory=list)
 
     def failures_by_reason(self) -> list[tuple[str, int]]:
         return Counter(reason for _, reason in self.failures).most_common()
+
+    def as_stored_by_reason(self) -> list[tuple[str, int]]:
+        """Why objects did not go in the transfer syntax that was wanted."""
+        return Counter(self.as_stored.values()).most_common()
+
+
+@dataclass(frozen=True, slots=True)
+class Transcoding:
+    """The transfer syntax that objects are to be sent in, and what makes it."""
+
+    target: UID
+    transcoder: Transcoder
+
+    def is_for(self, item: StoredObject) -> bool:
+        return item.transfer_syntax != self.target and self.target in self.transcoder.targets_of(
+            item.transfer_syntax
+        )
 
 
 def survey(paths: Iterable[Path]) -> Survey:
@@ -98,19 +119,31 @@ def survey(paths: Iterable[Path]) -> Survey:
     return Survey(tuple(objects), tuple(skipped))
 
 
-def plan(objects: Sequence[StoredObject]) -> list[Batch]:
-    """Propose a context for every kind of object; more than 128 kinds take further associations."""
-    kinds = sorted({item.kind for item in objects})
-    batches = []
-    for start in range(0, len(kinds), MAX_CONTEXTS):
-        chosen = kinds[start : start + MAX_CONTEXTS]
-        contexts = (
-            ProposedContext(2 * number + 1, sop_class, (transfer_syntax,))
-            for number, (sop_class, transfer_syntax) in enumerate(chosen)
-        )
-        wanted = frozenset(chosen)
-        batches.append(Batch(tuple(contexts), tuple(item for item in objects if item.kind in wanted)))
-    return batches
+def plan(objects: Sequence[StoredObject], target: UID | None = None) -> list[Batch]:
+    """Propose a context for every kind of object; more than 128 contexts take further associations.
+
+    `target`: a transfer syntax that a context is proposed in besides, for every SOP class.
+    """
+    groups: list[dict[tuple[UID, UID], None]] = []
+    kinds: list[set[tuple[UID, UID]]] = []
+    for kind in sorted({item.kind for item in objects}):
+        wanted = dict.fromkeys((kind, (kind[0], target)) if target is not None else (kind,))
+        if not groups or len(groups[-1] | wanted) > MAX_CONTEXTS:
+            groups.append({})
+            kinds.append(set())
+        groups[-1] |= wanted
+        kinds[-1].add(kind)
+    return [
+        Batch(_contexts(group), tuple(item for item in objects if item.kind in carried))
+        for group, carried in zip(groups, kinds, strict=True)
+    ]
+
+
+def _contexts(pairs: Iterable[tuple[UID, UID]]) -> tuple[ProposedContext, ...]:
+    return tuple(
+        ProposedContext(2 * number + 1, sop_class, (transfer_syntax,))
+        for number, (sop_class, transfer_syntax) in enumerate(pairs)
+    )
 
 
 class Sender:
@@ -124,6 +157,7 @@ class Sender:
         *,
         parallel: int = 1,
         window: int = 1,
+        transcoding: Transcoding | None = None,
         advance: Callable[[StoredObject], None] = lambda _: None,
     ) -> None:
         """`advance` is called for every object that is done, well or not."""
@@ -133,6 +167,7 @@ class Sender:
         self._timeouts = timeouts
         self._parallel = parallel
         self._window = window
+        self._transcoding = transcoding
         self._advance = advance
 
     async def send(self, batch: Batch) -> None:
@@ -185,19 +220,48 @@ class Sender:
         """Store one object after the other until none waits or the association is lost."""
         while waiting:
             item = waiting.popleft()
-            context = accepted.get(item.kind)
+            transcoded = await self._transcoded(item, accepted)
+            kind = item.kind if transcoded is None else (item.sop_class, transcoded.transfer_syntax)
+            context = accepted.get(kind)
             if context is None:
                 self._failed(item, _refusal(item))
                 continue
+            data = _pieces(item) if transcoded is None else _pieces_of(transcoded.path, 0, kind[1])
             try:
-                reply = await association.c_store(context, item.sop_instance, _pieces(item))
+                reply = await association.c_store(context, item.sop_instance, data)
             except (RemoteError, OSError) as error:
                 if alone or isinstance(error, OSError):
                     self._failed(item, f"association lost: {error}")
                 else:
                     waiting.appendleft(item)
                 raise
+            finally:
+                if transcoded is not None:
+                    await transcoded.discard()
+            self.tally.transcoded += transcoded is not None and not is_failure(reply.status)
             self._answered(item, reply.status, reply.comment)
+
+    async def _transcoded(
+        self, item: StoredObject, accepted: Mapping[tuple[UID, UID], AcceptedContext]
+    ) -> Transcoded | None:
+        """The object in the transfer syntax that is wanted; None when it goes as it is stored."""
+        wanted = self._transcoding
+        if wanted is None or item.transfer_syntax == wanted.target:
+            return None
+        reason = ""
+        if not wanted.is_for(item):
+            reason = f"cannot be made of {name_of(item.transfer_syntax)}"
+        elif (item.sop_class, wanted.target) not in accepted:
+            reason = "not accepted by the peer"
+        else:
+            try:
+                return await wanted.transcoder.transcode(
+                    item.path, item.data_offset, item.transfer_syntax, wanted.target
+                )
+            except OperationError as error:
+                reason = str(error)
+        self.tally.as_stored[item] = reason
+        return None
 
     def _answered(self, item: StoredObject, status: int, comment: str) -> None:
         if status != SUCCESS and not is_warning(status):
@@ -233,11 +297,15 @@ def _refusal(item: StoredObject) -> str:
     return f"the peer does not accept {name_of(item.sop_class)} in {name_of(item.transfer_syntax)}"
 
 
-async def _pieces(item: StoredObject) -> AsyncGenerator[bytes, None]:
+def _pieces(item: StoredObject) -> AsyncGenerator[bytes, None]:
+    return _pieces_of(item.path, item.data_offset, item.transfer_syntax)
+
+
+async def _pieces_of(path: Path, data_offset: int, transfer_syntax: UID) -> AsyncGenerator[bytes, None]:
     """The data set of a file, piece by piece: a large object is never in memory as a whole."""
-    deflated = item.transfer_syntax in DEFLATED_TRANSFER_SYNTAXES
-    with item.path.open("rb") as file:
-        file.seek(item.data_offset)
+    deflated = transfer_syntax in DEFLATED_TRANSFER_SYNTAXES
+    with path.open("rb") as file:
+        file.seek(data_offset)
         while piece := file.read(_PIECE):
             # PS3.5 A.5 wants an even length and dcmtk aborts without; files often lack the last byte
             yield piece + b"\0" if deflated and len(piece) % 2 else piece

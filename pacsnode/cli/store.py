@@ -11,7 +11,12 @@ from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, confi
 from pacsnode.cli.output import print_table
 
 if TYPE_CHECKING:
-    from pacsnode.cli.sending import Batch, Sender, Survey, Tally
+    from collections.abc import Callable
+
+    from pacsnode.cli.sending import StoredObject, Survey, Tally
+    from pacsnode.config import Peer
+    from pacsnode.dicom.uid import UID
+    from pacsnode.net.association import Timeouts
 
 SHOWN_FAILURES = 20  # lines; the summary counts all of them by reason
 
@@ -25,6 +30,13 @@ def store(
         int,
         typer.Option(min=1, max=256, metavar="N", help="Objects outstanding on each, if the peer agrees."),
     ] = 16,
+    transfer_syntax: Annotated[
+        str,
+        typer.Option(
+            metavar="UID|KEYWORD",
+            help="Transcode to this one, JPEGLSLossless for instance; what cannot be goes as it is.",
+        ),
+    ] = "",
     timeout: Timeout = 60.0,
     verbose: Verbose = False,
 ) -> int:
@@ -33,34 +45,83 @@ def store(
     Folders are walked and files that are not DICOM are skipped. The exit status is 1 when any object failed.
     """
     import asyncio
+    from tempfile import TemporaryDirectory
 
-    from pacsnode.cli.sending import Sender, plan, survey
+    from pacsnode.cli.sending import survey
     from pacsnode.config import Peer
 
     configure_log(verbose)
     destination = Peer.parse(peer)
+    target = _transfer_syntax(transfer_syntax) if transfer_syntax else None
     found = survey(paths)
-    batches = plan(found.objects)
-    with _Progress(found) as progress:
-        sender = Sender(
-            destination,
-            ae_title,
-            timeouts_of(timeout),
-            parallel=parallel,
-            window=window,
-            advance=lambda item: progress.advance(item.size),
-        )
+    with _Progress(found) as progress, TemporaryDirectory(prefix="pacsnode-") as spool:
         begun = time.perf_counter()
-        asyncio.run(_send_all(sender, batches))
+        tally = asyncio.run(
+            _send_all(
+                found,
+                target,
+                Path(spool),
+                destination,
+                ae_title,
+                timeouts_of(timeout),
+                parallel=parallel,
+                window=window,
+                advance=lambda item: progress.advance(item.size),
+            )
+        )
         seconds = time.perf_counter() - begun
-    _print_failures(sender.tally)
-    _print_summary(found, sender.tally, seconds)
-    return 1 if sender.tally.failures or not found.objects else 0
+    _print_failures(tally)
+    _print_summary(found, tally, seconds)
+    return 1 if tally.failures or not found.objects else 0
 
 
-async def _send_all(sender: "Sender", batches: "list[Batch]") -> None:
-    for batch in batches:
-        await sender.send(batch)
+async def _send_all(
+    found: "Survey",
+    target: "UID | None",
+    spool: Path,
+    peer: "Peer",
+    ae_title: str,
+    timeouts: "Timeouts",
+    *,
+    parallel: int,
+    window: int,
+    advance: "Callable[[StoredObject], None]",
+) -> "Tally":
+    """Send everything, made of `target` in worker processes, whose results go through `spool`."""
+    from pacsnode.cli.sending import Sender, Transcoding, plan
+    from pacsnode.pixels.pool import Transcoder
+
+    transcoder = Transcoder(spool)
+    sender = Sender(
+        peer,
+        ae_title,
+        timeouts,
+        parallel=parallel,
+        window=window,
+        transcoding=Transcoding(target, transcoder) if target is not None else None,
+        advance=advance,
+    )
+    try:
+        for batch in plan(found.objects, target):
+            await sender.send(batch)
+    finally:
+        await transcoder.close()
+    return sender.tally
+
+
+def _transfer_syntax(text: str) -> "UID":
+    """A transfer syntax by its UID or keyword. Raises BadParameter for one that is not made here."""
+    from pydicom.uid import UID as KnownUID
+
+    from pacsnode.pixels.plan import ENCODABLE, NATIVE
+
+    keywords = {uid: KnownUID(uid).keyword for uid in (*NATIVE, *ENCODABLE)}
+    for uid, keyword in keywords.items():
+        if text in (uid, keyword):
+            return uid
+    raise typer.BadParameter(
+        f"{text!r} is none of {', '.join(keywords.values())}", param_hint="--transfer-syntax"
+    )
 
 
 class _Progress:
@@ -112,6 +173,10 @@ def _print_summary(found: "Survey", tally: "Tally", seconds: float) -> None:
     table.add_column()
     rate = f"{tally.sent / seconds:.0f} objects/s, {tally.bytes / seconds / 1e6:.1f} MB/s" if seconds else ""
     table.add_row("sent", str(tally.sent), rate)
+    if tally.transcoded:
+        table.add_row("  transcoded", str(tally.transcoded), "")
+    for reason, count in tally.as_stored_by_reason()[:SHOWN_FAILURES]:
+        table.add_row("  as stored", str(count), reason)
     if tally.warnings:
         table.add_row("  with a warning", str(len(tally.warnings)), tally.warnings[0][1])
     table.add_row("failed", str(len(tally.failures)), "")

@@ -31,6 +31,7 @@ async def connect(
     *,
     window: int = 1,
     roles: Mapping[UID, tuple[bool, bool]] | None = None,
+    extended: Mapping[UID, bytes] | None = None,
     services: Iterable[ServiceClass] = (),
     timeouts: Timeouts | None = None,
     tls: ssl.SSLContext | None = None,
@@ -39,7 +40,8 @@ async def connect(
 
     `window`: operations proposed to be outstanding at once, by either side (PS3.7 D.3.3.3), 0 for any number;
     the peer may lower it. `roles`: (SCU, SCP) wanted for a SOP class (D.3.3.4); what the peer then asks of
-    this side goes to `services`.
+    this side goes to `services`. `extended`: SOP Class Extended Negotiation offered (D.3.3.5); what the peer
+    agrees to is in `association.accept.extended`.
     Raises PeerUnreachable, PeerTimeout, AssociationRejected, AssociationAborted.
     """
     timeouts = timeouts or Timeouts()
@@ -51,6 +53,7 @@ async def connect(
             contexts=tuple(contexts),
             window=(window, window) if window != 1 else None,
             roles=dict(roles or {}),
+            extended=dict(extended or {}),
         )
     )
     await _established(peer, association, timeouts)

@@ -76,6 +76,11 @@ class ServiceUser:
             raise NoPresentationContext(f"the peer does not accept {UID(abstract_syntax).strip()}")
         return found
 
+    def extended(self, sop_class: UID) -> bytes:
+        """What the peer answered to the extended negotiation of a SOP class; empty when nothing."""
+        accept = self.association.accept
+        return accept.extended.get(sop_class, b"") if accept is not None else b""
+
     async def c_echo(self) -> Reply:
         """C-ECHO (PS3.4 A.4)."""
         context = self.context(VERIFICATION)
@@ -210,7 +215,10 @@ class ServiceUser:
     ) -> Reply:
         """A request of DIMSE-N and its response, with what comes with it."""
         context = self.context(abstract_syntax)
-        if not (context.as_scp if as_scp else context.as_scu):
+        accept = self.association.accept
+        # Some SCUs take events without ever having answered the role selection: they are tried.
+        answered = accept is not None and abstract_syntax in accept.roles
+        if (not context.as_scp and answered) if as_scp else not context.as_scu:
             raise NoPresentationContext(f"the peer leaves this side no role to do so in {abstract_syntax}")
         encoded = None if data_set is None else encode_data_set(data_set, context.transfer_syntax)
         async with aclosing(self.association.invoke(context, command_of, encoded)) as replies:

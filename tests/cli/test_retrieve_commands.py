@@ -9,9 +9,8 @@ import pytest
 import typer
 from pydicom import dcmread
 
-from pacsnode.cli.querying import Model
-from pacsnode.cli.retrieving import MAX_STORAGE_CONTEXTS, contexts_to_get, request_of
-from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE, STUDY_ROOT_GET
+from pacsnode.cli.retrieving import GET_SOP_CLASS_OF, MAX_STORAGE_CONTEXTS, contexts_to_get, request_of
+from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE, PATIENT_ROOT_GET, STUDY_ROOT_GET
 from pacsnode.node import Node
 from tests.conftest import Finished, SettingsOf, run
 from tests.support.destination import Destination, Received
@@ -96,8 +95,8 @@ async def test_many_get_at_once(filled: Node, tmp_path: Path) -> None:
 
 
 def test_the_patient_level_needs_the_patient_root() -> None:
-    model, identifier = request_of("patient", "study", ["PatientID=1"])
-    assert model is Model.PATIENT
+    sop_class, identifier = request_of("patient", "study", ["PatientID=1"], GET_SOP_CLASS_OF)
+    assert sop_class == PATIENT_ROOT_GET
     assert (identifier.QueryRetrieveLevel, identifier.PatientID, len(identifier)) == ("PATIENT", "1", 2)
 
 
