@@ -413,10 +413,14 @@ class Mpps(Section):
 
 
 class Commitment(Section):
-    grace: Annotated[
-        float, BeforeValidator(_no_bool), Field(ge=0, le=600), Allowed("seconds, 0 to 600 (0: none)")
-    ] = 10.0
-    """Seconds in which a result may come on the association of its request, whichever side asked."""
+    grace: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=600), Allowed("seconds, 0 to 600")] = (
+        1.0
+    )
+    """Seconds a peer has to release after its request; one that does not gets the result there."""
+    wait: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=600), Allowed("seconds, 0 to 600")] = (
+        5.0
+    )
+    """Seconds to leave the association open on which a peer was asked, for its result."""
 
 
 class Availability(Section):
@@ -444,6 +448,8 @@ class Forward(Section):
     """Transcode to the first of these that can be made of an object. Empty: as the peer takes it."""
     priority: Priority = "medium"
     """Which jobs for a peer go first; also the priority of the C-STORE requests."""
+    commit: Switch = False
+    """Ask the peers for Storage Commitment of what they were sent, and keep their answers."""
 
 
 class Prefetch(Section):

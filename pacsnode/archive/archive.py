@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
@@ -22,11 +22,13 @@ from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
 from pacsnode.archive.frame_index import FrameIndex
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
+from pacsnode.archive.integrity import Condition, Inspector, Reference
 from pacsnode.archive.journal import Journal
 from pacsnode.archive.journal_frames import Record
 from pacsnode.archive.judge import Duplicates, Judge
 from pacsnode.archive.locate import Located, Locator
 from pacsnode.archive.lookup import Lookup
+from pacsnode.archive.metadata import Metadata
 from pacsnode.archive.object_file import ObjectFile
 from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of, in_file, missing, open_object
 from pacsnode.archive.readers import Readers
@@ -90,7 +92,9 @@ class Archive:
         self._locator = Locator(self._readers)
         self.lookup = Lookup(self._readers)
         self.frames = FrameIndex()
+        self.metadata: Metadata  # made by open()
         self._file_readers = Workers(options.readers)  # apart: a slow disk shall not keep arrivals waiting
+        self._inspector = Inspector(self._readers, self._file_readers, layout)
         self.changes = Changes(self._readers)
         self._listeners: list[Callable[[], None]] = []
         if options.duplicates == "replace":
@@ -127,6 +131,8 @@ class Archive:
             archive = cls(layout, lock, options, index, journal, recovered.next_token(index.next_token()))
             await archive._readers.open()
             archive.changes.at_open = await archive.changes.newest()
+            archive.metadata = await Metadata.open(layout, archive._readers, archive.lookup)
+            archive.listen(archive.metadata.note_arrival)
             await archive._adopt(recovered)
             return archive
         except BaseException:
@@ -171,6 +177,7 @@ class Archive:
 
     async def close(self) -> None:
         """Finish what was given to store(), then let go of the index and the data root."""
+        await self.metadata.close()
         await self._readers.close()
         await asyncio.to_thread(self._close)
 
@@ -252,6 +259,10 @@ class Archive:
         """The bytes of an object's file from `start` up to `end`, in pieces. Raises OSError."""
         pieces = Pieces(self._file_readers, EXPLICIT_VR_LE, start, end)
         return pieces.read(lambda: open_object(self._layout, located))
+
+    def inspect(self, references: Sequence[Reference]) -> AsyncIterator[tuple[Reference, Condition]]:
+        """Read instances back from the disk and compare their digests; see Inspector.inspect."""
+        return self._inspector.inspect(references)
 
     async def file_of(self, located: Located) -> tuple[Path, int]:
         """The file of an instance, and where in it the data set begins; see outgoing.file_of."""

@@ -10,6 +10,7 @@ from typing import Final
 from pacsnode.net.service import ServiceClass, ServiceRegistry
 from pacsnode.services.composite import CompositeInstanceRootService
 from pacsnode.services.forwarding import Forwarding
+from pacsnode.services.commitment import CommitmentService
 from pacsnode.services.mpps import MppsService
 from pacsnode.services.query import FindService
 from pacsnode.services.retrieve import RetrieveService
@@ -28,6 +29,7 @@ SERVICE_CLASSES: Final[tuple[Callable[[Room], ServiceClass], ...]] = (
     WithoutBulkDataService,
     WorklistService,
     MppsService,
+    CommitmentService,
 )
 
 ACTORS: Final[tuple[Callable[[Room], object], ...]] = (Forwarding,)

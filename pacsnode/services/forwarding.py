@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from pacsnode.archive.changes import Arrived
+from pacsnode.archive.integrity import Reference
 from pacsnode.archive.locate import Located
 from pacsnode.config import Forward
 from pacsnode.dicom.information_model import InformationModel, Level
@@ -79,6 +80,10 @@ class Forwarding:
                     if one.source_ae != destination:
                         key = rule.key(destination, one.study, one.series)
                         items.setdefault(key, []).append(one.sop_instance)
+                if rule.settings.commit:
+                    going = [one for one in chosen if one.source_ae != destination]
+                    wanted = [Reference(one.sop_class, one.sop_instance) for one in going]
+                    await self._room.workflow.commitments.want(transaction, destination, wanted)
                 for key, sop_instances in items.items():
                     await self._jobs.gather(
                         transaction,
@@ -117,6 +122,7 @@ class Forwarding:
                 failed, reason, last = failed + len(run.failed), reason or run.reason, items[-1]
                 if run.lost is not None:
                     raise run.lost
+        await self._room.workflow.commitments.ask_for_sent(job.peer)
         if failed:
             raise RemoteError(f"{failed} of {job.items} objects were not stored: {reason}")
 

@@ -260,3 +260,13 @@ commitment_instance = Table(
     sqlite_with_rowid=False,
 )
 Index("commitment_of_instance", commitment_instance.c.sop_instance)
+
+# What is being forwarded, and is then to be committed to by the peer it goes to.
+commitment_wanted = Table(
+    "commitment_wanted",
+    metadata,
+    Column("peer", Text, primary_key=True),
+    Column("sop_instance", Text, primary_key=True),
+    Column("sop_class", Text, nullable=False),
+    sqlite_with_rowid=False,
+)

@@ -9,6 +9,7 @@ from pacsnode.archive.archive import Archive
 from pacsnode.config import Settings
 from pacsnode.log import get_logger
 from pacsnode.workflow.arrivals import Arrivals
+from pacsnode.workflow.commitment import Commitments
 from pacsnode.workflow.database import Database, Transaction
 from pacsnode.workflow.hl7_inbox import Hl7Inbox
 from pacsnode.workflow.jobs import Jobs
@@ -38,6 +39,7 @@ class Workflow:
         self.mpps_outbox = Outbox(database, self.jobs)
         self.mpps = PerformedSteps(database, self.mpps_outbox, settings.mpps)
         self.mpps.on_change(self._move_worklist)
+        self.commitments = Commitments(database, self.jobs, archive, settings.node.ae_title)
         self.hl7 = Hl7Inbox(database, self.worklist, settings)
         interval = settings.worklist.folder_interval
         self._worklist_folder = WorklistFolder(database, self.worklist, root, interval)
@@ -52,6 +54,7 @@ class Workflow:
 
     async def start(self) -> None:
         """Begin what runs by itself."""
+        await self.commitments.resume()
         for run in (
             self.peers.run,
             self.arrivals.run,

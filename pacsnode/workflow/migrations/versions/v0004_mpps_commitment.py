@@ -75,3 +75,10 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("commitment_of_instance", "commitment_instance", ["sop_instance"])
+    op.create_table(
+        "commitment_wanted",
+        sa.Column("peer", sa.Text, primary_key=True),
+        sa.Column("sop_instance", sa.Text, primary_key=True),
+        sa.Column("sop_class", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
+    )
