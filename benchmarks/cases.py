@@ -4,52 +4,24 @@ Each case starts the targets on empty data directories; each row with another se
 that what a server does later for the objects of one sender is not charged to the next.
 """
 
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
-from itertools import islice
 
 from benchmarks.bench import Bench, Store
 from benchmarks.errors import BenchmarkError
-from benchmarks.objects import (
-    BIG,
-    CT,
-    SMALL,
-    TINY,
-    Batch,
-    Shape,
-    Study,
-    batches,
-    identifier,
-    instance,
-    studies,
-)
+from benchmarks.load import moves, stalls
+from benchmarks.objects import BIG, CT, SMALL, Batch, Shape, batches
+from benchmarks.queries import answers, find
 from benchmarks.raw import Association
-from benchmarks.report import Goal, Metric
+from benchmarks.report import Goal, Metric, percentile
 from benchmarks.retrieve import get, move
 from benchmarks.senders import Sent, raw_store, store_all, store_for, storescu
-from benchmarks.targets import AE_TITLE, QUERY_LEVEL, STUDY_INSTANCE_UID, Target
+from benchmarks.targets import AE_TITLE, Target
 
 MOST = {SMALL: 12000, CT: 3000}  # objects in one slot; 3,000 CTs are 1.6 GB in the sender's memory disk
 WINDOW = 16
-
-PATIENT_NAME = 0x00100010
-PATIENT_ID = 0x00100020
-ACCESSION_NUMBER = 0x00080050
-STUDY_DATE = 0x00080020
-STUDY_DESCRIPTION = 0x00081030
-
-KEYS: dict[str, tuple[int, Callable[[Study], str]]] = {
-    "PatientID": (PATIENT_ID, lambda study: study.patient_id),
-    "AccessionNumber": (ACCESSION_NUMBER, lambda study: study.accession),
-    "StudyInstanceUID": (STUDY_INSTANCE_UID, lambda study: study.study),
-}
-FILLERS = 4  # associations that fill the index
-FILL_LIMIT = 600.0  # seconds; a slower target is queried with what it has by then, and the row says so
-QUERIES = 300  # a key and a slot
-WARM_UP = 20
 
 ECHO_PAUSE = 0.005  # seconds between two C-ECHOs, so that the probe is not a load of its own
 FEWEST_ECHOES = 40  # two of them above the 95th percentile
@@ -138,80 +110,6 @@ def _store_one(target: Target, batch: Batch) -> tuple[Sent, float]:
         return Sent(started, ended, [(batch.of.study, batch.of.series, 1)]), target.peak_memory()
 
 
-def find(bench: Bench) -> None:
-    """C-FIND at STUDY level for one study of many, by each of its keys, on an open association."""
-    size = Metric("find", "studies in the index", "studies", compared=False)
-    fill = Metric("find", f"filling it, {FILLERS} associations", "objects/s")
-    known: dict[str, list[Study]] = {}
-    with bench.fresh(fill, answering_find=True) as targets:
-        for target in bench.turns(targets, 0):
-            with bench.noting(fill, target):
-                known[target.name] = _fill(bench, target, fill, size)
-        filled = [target for target in targets if target.name in known]
-        same_work = bench.studies == bench.peer_studies
-        for key in KEYS:
-            p95 = Metric("find", f"by {key}, p95", "ms", False, Goal(at_most=3), compared=same_work)
-            p50 = Metric("find", f"by {key}, p50", "ms", False, compared=same_work)
-            bench.repeat(p95, filled, partial(_find_slot, bench, key, p95, p50, known))
-
-
-def _find_slot(
-    bench: Bench, key: str, p95: Metric, p50: Metric, known: dict[str, list[Study]], target: Target
-) -> None:
-    tag, value = KEYS[key]
-    asked = random.choices(known[target.name], k=WARM_UP + QUERIES)
-    times, wrong = _ask(target, tag, [(value(study), study.study) for study in asked])
-    bench.add(p95, target, percentile(times[WARM_UP:], 95), wrong=wrong)
-    bench.add(p50, target, percentile(times[WARM_UP:], 50), wrong=wrong)
-
-
-def _fill(bench: Bench, target: Target, metric: Metric, size: Metric) -> list[Study]:
-    """Store one tiny object for each new study, check that all are listed, and start the server again."""
-    wanted = bench.studies if target.name == "pacsnode" else bench.peer_studies
-    until = time.monotonic() + FILL_LIMIT
-    shares = [islice(studies(seed), wanted // FILLERS) for seed in range(FILLERS)]
-
-    def one(share: Iterator[Study]) -> list[Study]:
-        stored = []
-        with target.associate() as link:
-            for study in share:
-                if time.monotonic() > until:
-                    break
-                store_all(link, [link.store_request(instance(study, TINY, 1))])
-                stored.append(study)
-        return stored
-
-    started = time.monotonic()
-    with ThreadPoolExecutor(FILLERS) as pool:
-        stored = [study for share in pool.map(one, shares) for study in share]
-    seconds = time.monotonic() - started
-    with target.associate() as link:
-        listed = len(link.find(identifier({QUERY_LEVEL: "STUDY", STUDY_INSTANCE_UID: ""})))
-    wrong = "" if listed == len(stored) else f"{listed} of {len(stored)} studies listed"
-    bench.add(metric, target, len(stored) / seconds, wrong=wrong)
-    bench.add(size, target, listed, wrong=wrong)
-    if len(stored) < wanted // FILLERS * FILLERS:
-        bench.report.note(size, target.name, f"filling stopped after {FILL_LIMIT:.0f} s")
-    target.stop()
-    target.start(fresh=False)
-    return stored
-
-
-def _ask(target: Target, tag: int, asked: Sequence[tuple[str, str]]) -> tuple[list[float], str]:
-    """The milliseconds of each query; every answer must be the one study, and hold its UID."""
-    returned = dict.fromkeys((PATIENT_NAME, PATIENT_ID, STUDY_DATE, ACCESSION_NUMBER, STUDY_DESCRIPTION), "")
-    times, wrong = [], ""
-    with target.associate() as link:
-        for value, study in asked:
-            keys = identifier({QUERY_LEVEL: "STUDY", STUDY_INSTANCE_UID: "", **returned, tag: value})
-            started = time.perf_counter()
-            matches = link.find(keys)
-            times.append(1000 * (time.perf_counter() - started))
-            if len(matches) != 1 or study.encode() not in matches[0]:
-                wrong = f"{len(matches)} matches, or another study, for a key of one study"
-    return times, wrong
-
-
 def echo(bench: Bench) -> None:
     """C-ECHO on an open association while four others store CTs as fast as they can."""
     p95 = Metric("echo during 4 x CT", "C-ECHO p95", "ms", more_is_better=False, goal=Goal(at_most=10))
@@ -247,11 +145,6 @@ def _echoes(link: Association, running: "Future[Sent]") -> list[float]:
     return [1000 * (ended - asked) for asked, ended in taken if sent.started <= asked and ended <= sent.ended]
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that at least `percent` % of the values do not exceed."""
-    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)]
-
-
 def _storescu(*, nodelay: bool) -> Store:
     return lambda target, dealt: storescu(target.port, AE_TITLE, dealt, nodelay=nodelay)
 
@@ -282,5 +175,6 @@ def _ingest(bench: Bench, metric: Metric, shape: Shape, associations: int, store
 
 
 CASES: dict[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (stock, small, ct, window, big, find, echo, move, get)
+    each.__name__: each
+    for each in (stock, small, ct, window, big, find, answers, echo, move, get, moves, stalls)
 }

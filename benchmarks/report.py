@@ -162,6 +162,11 @@ class Report:
         self._lines.flush()
 
 
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The smallest value that at least `percent` % of the values do not exceed."""
+    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)]
+
+
 def _figure(value: float | None) -> str:
     if value is None:
         return "-"

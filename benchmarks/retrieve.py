@@ -32,7 +32,7 @@ Retrieve = Callable[[Target, str, bool], str]
 def move(bench: Bench) -> None:
     """C-MOVE of a study to storescp --ignore."""
     for shape in (CT, SMALL):
-        _retrieve(bench, "C-MOVE to storescp", shape, _movescu)
+        _retrieve(bench, "C-MOVE to storescp", shape, movescu)
 
 
 def get(bench: Bench) -> None:
@@ -59,9 +59,9 @@ def _slot(
     target: Target,
 ) -> None:
     objects = STUDY[shape]
-    with _receiver(target):
+    with receiver(target):
         if target.name not in studies:
-            studies[target.name] = _stored_study(target, shape, objects)
+            studies[target.name] = stored_study(target, shape, objects)
             _check(retrieve(target, studies[target.name], True), objects)
         busy = target.processor_seconds()
         started = time.monotonic()
@@ -72,13 +72,13 @@ def _slot(
     bench.add(cost, target, 1000 * spent / objects)
 
 
-def _stored_study(target: Target, shape: Shape, objects: int) -> str:
+def stored_study(target: Target, shape: Shape, objects: int) -> str:
     dealt = batches(shape, objects, 1)
     raw_store(target.port, AE_TITLE, dealt, window=16)
     return dealt[0].of.study
 
 
-def _movescu(target: Target, study: str, verbose: bool) -> str:
+def movescu(target: Target, study: str, verbose: bool = False) -> str:
     return _run(["movescu", "-aem", RECEIVER], target, study, verbose)
 
 
@@ -115,10 +115,10 @@ def _check(said: str, objects: int) -> None:
 
 
 @contextmanager
-def _receiver(target: Target) -> Iterator[None]:
+def receiver(target: Target, *options: str) -> Iterator[None]:
     """dcmtk's storescp where the target expects RECEIVER; it forgets what it gets."""
     process = subprocess.Popen(
-        ["storescp", "--ignore", "-aet", RECEIVER, "-pdu", LONGEST_PDU, str(target.receiver_port)],
+        ["storescp", "--ignore", *options, "-aet", RECEIVER, "-pdu", LONGEST_PDU, str(target.receiver_port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "TCP_NODELAY": "1"},

@@ -51,7 +51,7 @@ def storescu(port: int, called_ae: str, batches: Sequence[Batch], *, nodelay: bo
     environment = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
     if nodelay:
         environment["TCP_NODELAY"] = "1"
-    with _part10_folders(batches) as folders:
+    with part10_folders(batches) as folders:
         started = time.monotonic()
         processes = [
             subprocess.Popen(
@@ -130,7 +130,7 @@ def store_for(port: int, called_ae: str, shape: Shape, associations: int, second
 
 
 @contextmanager
-def _part10_folders(batches: Sequence[Batch]) -> Iterator[list[Path]]:
+def part10_folders(batches: Sequence[Batch]) -> Iterator[list[Path]]:
     """A folder of Part 10 files for each batch, in memory where the machine has such a disk."""
     parent = MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else None
     root = Path(tempfile.mkdtemp(prefix="bench-sender-", dir=parent))

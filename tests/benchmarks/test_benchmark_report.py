@@ -5,8 +5,7 @@ from io import StringIO
 
 import pytest
 
-from benchmarks.cases import percentile
-from benchmarks.report import Goal, Metric, Report
+from benchmarks.report import Goal, Metric, Report, percentile
 
 RATE = Metric("store", "1 association", "objects/s", goal=Goal(ratio=2))
 LATENCY = Metric("find", "p95", "ms", more_is_better=False, goal=Goal(at_most=3))
