@@ -3,8 +3,8 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -22,7 +22,7 @@ from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser
 from pacsnode.services.instances import Instances
 from pacsnode.services.proposal import Batch, ContextOf, batches, contexts_to_store_on
-from pacsnode.ul.negotiation import AcceptedContext
+from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 
 MAKING_LANES: Final = 3  # objects made or sent at once: the workers go on while one is sent
 LANES: Final = 16  # objects outstanding on one association, where the peer lets them be more
@@ -47,6 +47,19 @@ class Route:
     calling_ae: str
     window: int
     timeouts: Timeouts
+
+
+@dataclass(slots=True)
+class _Turns:
+    """What several associations to one destination share.
+
+    They are opened one after the other, since some destinations count those that are only just asked for.
+    When one is refused, those that wait are not tried: `refusal` says why.
+    """
+
+    shares: deque[list[Located]]
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refusal: RemoteError | None = None
 
 
 class SubOperations:
@@ -109,8 +122,9 @@ class SubOperations:
         """
         associations = route.peer.associations
         while objects := self._not_begun(batch.objects):
-            shares = deque(_shares(objects, associations))
-            workers = (self._associate(batch, shares, route) for _ in range(min(associations, len(shares))))
+            turns = _Turns(deque(_shares(objects, associations)))
+            count = min(associations, len(turns.shares))
+            workers = (self._associate(batch.contexts, turns, route) for _ in range(count))
             ended = await asyncio.gather(*workers, return_exceptions=True)
             lost: list[RemoteError] = []
             for one in ended:
@@ -118,14 +132,14 @@ class SubOperations:
                     lost.append(one)
                 elif one is not None:
                     raise one
-            if len(lost) == len(ended):
+            if len(lost) == count:
                 self._give_up(route, lost[0])
                 return False
-            associations = len(ended) - len(lost)
+            associations = count - len(lost)
         return not self._stopped
 
     async def _associate(
-        self, batch: Batch, shares: deque[list[Located]], route: Route
+        self, contexts: Sequence[ProposedContext], turns: "_Turns", route: Route
     ) -> RemoteError | None:
         """Keep one association open while there are shares; why it ended before, if it did.
 
@@ -134,24 +148,25 @@ class SubOperations:
         """
         fruitless = 0
         share: list[Located] = []
-        while not self._stopped and (share or shares):
+        is_new = True
+        while not self._stopped and (share or turns.shares):
             stored = self.completed + self.warnings
             try:
-                async with connect(
-                    route.peer,
-                    route.calling_ae,
-                    batch.contexts,
-                    window=route.window,
-                    timeouts=route.timeouts,
-                ) as user:
-                    while not self._stopped and (share or shares):
-                        share = share or shares.popleft()
+                async with AsyncExitStack() as stack:
+                    async with turns.opening:
+                        if is_new and turns.refusal is not None:
+                            return turns.refusal
+                        user = await stack.enter_async_context(_connection(contexts, route))
+                        is_new = False
+                    while not self._stopped and (share or turns.shares):
+                        share = share or turns.shares.popleft()
                         await self.store(user, share)
                         share = []
             except RemoteError as error:
                 share = self._not_begun(share)
                 fruitless = 0 if self.completed + self.warnings > stored else fruitless + 1
                 if fruitless == FRUITLESS or not isinstance(error, AssociationAborted):
+                    turns.refusal = error
                     return error
         return None
 
@@ -264,6 +279,12 @@ class SubOperations:
             "destination.lost", destination=str(route.peer), objects=len(self._waiting), reason=str(error)
         )
         self._waiting.clear()
+
+
+def _connection(
+    contexts: Sequence[ProposedContext], route: Route
+) -> AbstractAsyncContextManager[ServiceUser]:
+    return connect(route.peer, route.calling_ae, contexts, window=route.window, timeouts=route.timeouts)
 
 
 def _shares(objects: Sequence[Located], associations: int) -> Iterator[list[Located]]:
