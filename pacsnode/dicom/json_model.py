@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from mmap import mmap
 from typing import Final, NamedTuple
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
 from pacsnode.dicom.element import BINARY_VRS, Element, Value
-from pacsnode.dicom.header import NESTING_LIMIT, Encoding
+from pacsnode.dicom.header import NESTING_LIMIT, Encoding, HeaderIncomplete
 from pacsnode.dicom.information_model import SPECIFIC_CHARACTER_SET
 from pacsnode.dicom.json_values import is_packed, packed_values, text_values
 from pacsnode.dicom.text import Decoder, decoder
@@ -65,15 +65,26 @@ class JsonEncoder:
     def __init__(self) -> None:
         self._remembered: dict[Decoder, dict[bytes, str]] = {}
 
-    def encode(self, data: Source, encoding: Encoding, bulk: BulkUri | None = None, start: int = 0) -> str:
-        """The object of the data set in `data` from `start` on.
+    def encode(
+        self,
+        data: Source,
+        encoding: Encoding,
+        bulk: BulkUri | None = None,
+        start: int = 0,
+        size: int | None = None,
+    ) -> str:
+        """The object of the data set that lies in `data` from `start` up to `size`.
 
-        Without `bulk` every value is inline, pixel data too. Raises CannotUnderstand.
+        Without `bulk` every value is inline, pixel data too. `data` may end before `size` when all that it
+        lacks goes by reference. Raises CannotUnderstand; HeaderIncomplete when `data` is too short to know.
         """
+        size = len(data) if size is None else size
         try:
             level = _Level(self._remembered, data, encoding, bulk, decoder(None), ())
-            members, _ = level.read(start, len(data))
+            members, _ = level.read(start, size)
         except struct.error as error:
+            if len(data) < size:
+                raise HeaderIncomplete from error
             raise CannotUnderstand("the data set is cut off") from error
         return members
 
@@ -181,6 +192,8 @@ class _Level:
     def _short_member(self, tag: int, raw: bytes, stop: int, end: int) -> str:
         if stop > end:
             raise CannotUnderstand(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) runs past the end")
+        if stop > len(self._data):
+            raise HeaderIncomplete
         return self._member(_kind(tag, raw[4:6].decode("ascii")), raw[8:], "<")
 
     def _any_member(self, position: int, end: int) -> tuple[int, str, int]:
@@ -223,6 +236,8 @@ class _Level:
         stop = value + length
         if self._goes_by_reference(kind, length):
             return tag, self._by_reference(kind), stop
+        if stop > len(self._data):
+            raise HeaderIncomplete
         order = "<" if encoded_vr == "UN" else self._order  # UN came from implicit VR (PS3.5 6.2.2)
         return tag, self._member(kind, self._data[value:stop], order), stop
 
@@ -359,11 +374,14 @@ class _Level:
 
     def _is_signed(self, position: int, end: int) -> bool:
         """Look ahead for Pixel Representation, which stands behind some elements that depend on it."""
-        pattern = self._tag.pack(0x0028, 0x0103)
-        found = self._data.find(pattern, position, min(end, position + 4096))
-        return found >= 0 and self._data[found + 8 : found + 10] == (
-            b"\1\0" if self._order == "<" else b"\0\1"
-        )
+        head = self._tag.pack(0x0028, 0x0103) + self._long.pack(2)  # as it is where VRs are not encoded
+        reach = min(end, position + 4096)
+        found = self._data.find(head, position, reach)
+        if found < 0:
+            if reach > len(self._data):
+                raise HeaderIncomplete
+            return False
+        return self._data[found + 8 : found + 10] == self._short.pack(1)
 
 
 _WATCHED: Final = frozenset({SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION, _LUT_DESCRIPTOR, _WAVEFORM_BITS})
@@ -400,8 +418,3 @@ def _little_endian(raw: bytes, vr: str, order: str) -> bytes:
     for offset in range(size):
         swapped[offset::size] = raw[size - 1 - offset :: size]
     return bytes(swapped)
-
-
-def array(objects: Iterable[str]) -> bytes:
-    """Several results: one array of objects (F.2.1)."""
-    return ("[" + ",".join(objects) + "]").encode()

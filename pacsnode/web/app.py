@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
 from pacsnode.errors import PacsnodeError
-from pacsnode.web import qido
+from pacsnode.web import bulkdata, frames, metadata, qido, rendered, wado
 from pacsnode.web.facade import Facade
 from pacsnode.web.front import Cors, Front
 from pacsnode.web.problem import answer_error
@@ -22,7 +22,14 @@ from pacsnode.web.problem import answer_error
 Health = Callable[[], dict[str, str | int]]
 """The facts of /health; `status` is among them and is "ok" while the node takes objects."""
 
-ROUTE_GROUPS: Final[tuple[Callable[[Facade], list[BaseRoute]], ...]] = (qido.routes,)
+ROUTE_GROUPS: Final[tuple[Callable[[Facade], list[BaseRoute]], ...]] = (
+    frames.routes,
+    wado.routes,
+    bulkdata.routes,
+    metadata.routes,
+    rendered.routes,
+    qido.routes,
+)
 
 
 def build_app(facade: Facade, health: Health) -> ASGIApp:

@@ -1,0 +1,254 @@
+"""Metadata of series as DICOM JSON, made ahead of time and kept (PS3.18 10.4.1.1.2).
+
+It is made when nothing has arrived for a while. A series is kept as parts of about a megabyte of JSON,
+compressed, with the version of the series they were made of: how many instances, their numbers and sizes.
+What is asked for before it was made, or has changed since, is made then. The thread that makes metadata works
+a few milliseconds at a time, and not while objects arrive.
+"""
+
+import asyncio
+import sqlite3
+import time
+import zlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
+
+import structlog
+
+from pacsnode.archive.derived import Derived
+from pacsnode.archive.files import Layout
+from pacsnode.archive.locate import Located
+from pacsnode.archive.lookup import Held, Lookup
+from pacsnode.archive.object_json import object_json
+from pacsnode.archive.readers import Readers
+from pacsnode.dicom.json_model import JsonEncoder
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import CannotUnderstand, OutOfResources
+
+log = structlog.get_logger()
+
+QUIET: Final = 1.5  # seconds without an arrival before a series is taken to be complete for now
+PART: Final = 2**20  # bytes of JSON
+FAST, SMALL = 1, 6  # levels of zlib: while somebody waits, and when nobody does
+SLICE: Final = 0.005  # seconds of work between two rests, in the background
+OVERLAP: Final = 4096  # instances; numbers are given at the first byte, and commits are in another order
+
+_VERSIONS: Final = """
+    SELECT t.study_instance_uid, s.series_instance_uid,
+           count(*) || ':' || max(i.id) || ':' || sum(i.id) || ':' || sum(i.size) || ':' || max(i.stored_at)
+    FROM study t JOIN series s ON s.study_fk = t.id JOIN instance i ON i.series_fk = s.id
+    WHERE {condition}
+    GROUP BY s.id ORDER BY CAST(s.series_number AS INTEGER), s.id
+"""
+_OF_STUDY: Final = _VERSIONS.format(condition="t.study_instance_uid = ?")
+_OF_SERIES: Final = _VERSIONS.format(condition="t.study_instance_uid = ? AND s.series_instance_uid = ?")
+_OF_ARRIVALS: Final = _VERSIONS.format(
+    condition="s.id IN (SELECT DISTINCT series_fk FROM instance WHERE id > ?)"
+)
+_NEWEST: Final = "SELECT coalesce(max(id), 0) FROM instance"
+
+_Result = TypeVar("_Result")
+
+
+class SeriesVersion(NamedTuple):
+    """A series and what was in it when it was looked at."""
+
+    study: UID
+    series: UID
+    version: str
+
+
+class Metadata:
+    """Makes and keeps the metadata of series. Build it with open()."""
+
+    def __init__(self, layout: Layout, readers: Readers, lookup: Lookup, thread: ThreadPoolExecutor) -> None:
+        self._layout = layout
+        self._readers = readers
+        self._lookup = lookup
+        self._thread = thread
+        self._derived: Derived
+        self._arrived = asyncio.Event()
+        self._last_arrival = 0.0
+        self._making = 0  # requests that wait for metadata: the background steps aside
+        self._closing = False
+        self._background: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, layout: Layout, readers: Readers, lookup: Lookup) -> "Metadata":
+        metadata = cls(layout, readers, lookup, ThreadPoolExecutor(1, "metadata"))
+        newest = await metadata._newest()
+        metadata._derived = await metadata._in_thread(lambda: Derived.open(layout.root, newest))
+        metadata._arrived.set()  # what came before the last stop
+        metadata._background = asyncio.create_task(metadata._make_ahead())
+        return metadata
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
+        await self._in_thread(self._derived.close)
+        self._thread.shutdown()
+
+    def note_arrival(self) -> None:
+        """Objects have been committed; harmless when it is said too often."""
+        self._last_arrival = time.monotonic()
+        self._arrived.set()
+
+    async def versions(self, study: UID, series: UID | None = None) -> list[SeriesVersion]:
+        """The series of a study, or one of them, in their order. Raises OutOfResources."""
+        if series is None:
+            return await self._versions(_OF_STUDY, (study,))
+        return await self._versions(_OF_SERIES, (study, series))
+
+    async def parts(self, wanted: SeriesVersion) -> AsyncGenerator[bytes, None]:
+        """The objects of a series, joined by commas, in pieces; made now if they are not at hand."""
+        kept = await self._kept(wanted)
+        if kept is not None:
+            for part in kept:
+                yield await self._in_thread(partial(zlib.decompress, part))
+            return
+        self._making += 1
+        try:
+            async for part in self._make(wanted, pause=None):
+                yield part
+        finally:
+            self._making -= 1
+
+    async def of_instance(self, held: Held) -> str:
+        """The object of one instance. Raises OSError, CannotUnderstand."""
+        return await asyncio.to_thread(
+            object_json, self._layout, held.study, held.series, held.located, JsonEncoder()
+        )
+
+    async def _make(self, wanted: SeriesVersion, pause: float | None) -> AsyncGenerator[bytes, None]:
+        """Make the parts of a series and keep them; `pause`: seconds to rest after each bit of work."""
+        instances = [held.located for held in await self._lookup.find((wanted.study, wanted.series))]
+        encoder = JsonEncoder()
+        parts: list[bytes] = []
+        complete = True
+        position = 0
+        while position < len(instances):
+            objects: list[str] = []
+            size = 0
+            while position < len(instances) and size < PART:
+                start, limit = position, None if pause is None else SLICE
+                made, position = await self._in_thread(
+                    partial(self._objects, wanted, instances, start, encoder, limit)
+                )
+                complete = complete and len(made) == position - start
+                objects += made
+                size += sum(map(len, made))
+                if pause is not None:
+                    await self._rest(pause)
+            part = ",".join(objects).encode()
+            if part:
+                parts.append(
+                    await self._in_thread(partial(zlib.compress, part, FAST if pause is None else SMALL))
+                )
+                yield part
+        if complete:  # else what could not be read is tried again next time
+            await self._keep(wanted, parts)
+
+    async def _kept(self, wanted: SeriesVersion) -> list[bytes] | None:
+        try:
+            return await self._in_thread(partial(self._derived.parts, *wanted))
+        except sqlite3.Error as error:  # what it holds can be made again
+            log.warning("metadata.not_kept", reason=str(error))
+            return None
+
+    async def _keep(self, wanted: SeriesVersion, parts: Sequence[bytes]) -> None:
+        try:
+            await self._in_thread(partial(self._derived.keep, *wanted, parts))
+        except sqlite3.Error as error:  # a full disk, for one
+            log.warning("metadata.not_kept", reason=str(error))
+
+    def _objects(
+        self,
+        wanted: SeriesVersion,
+        instances: Sequence[Located],
+        start: int,
+        encoder: JsonEncoder,
+        limit: float | None,
+    ) -> tuple[list[str], int]:
+        """Objects from `start` on, up to a part or for `limit` seconds, and where to go on."""
+        objects: list[str] = []
+        size = 0
+        end = None if limit is None else time.perf_counter() + limit
+        position = start
+        while position < len(instances) and size < PART and not self._closing:
+            located = instances[position]
+            position += 1
+            try:
+                made = object_json(self._layout, wanted.study, wanted.series, located, encoder)
+            except (OSError, CannotUnderstand) as error:
+                log.error("metadata.unreadable", sop_instance=located.sop_instance, reason=str(error))
+                continue
+            objects.append(made)
+            size += len(made)
+            if end is not None and time.perf_counter() > end:
+                break
+        return objects, position if not self._closing else len(instances)
+
+    # In the background
+
+    async def _make_ahead(self) -> None:
+        """Make the metadata of series in which something arrived, once they are quiet."""
+        while True:
+            await self._arrived.wait()
+            await self._until_quiet()
+            self._arrived.clear()
+            try:
+                await self._make_arrived()
+            except (OutOfResources, sqlite3.Error, OSError) as error:
+                log.warning("metadata.not_kept", reason=str(error))
+
+    async def _make_arrived(self) -> None:
+        seen = await self._in_thread(lambda: self._derived.seen)
+        newest = await self._newest()
+        if newest == seen:
+            return
+        for wanted in await self._versions(_OF_ARRIVALS, (max(seen - OVERLAP, 0),)):
+            if not await self._in_thread(partial(self._derived.holds, *wanted)):
+                async for _ in self._make(wanted, pause=SLICE):
+                    pass
+        await self._in_thread(partial(self._derived.have_seen, newest))
+
+    async def _rest(self, pause: float) -> None:
+        await asyncio.sleep(pause)
+        while self._is_busy():  # noqa: ASYNC110 - quiet is no event
+            await asyncio.sleep(10 * pause)
+
+    def _is_busy(self) -> bool:
+        return self._making > 0 or time.monotonic() - self._last_arrival < QUIET / 3
+
+    async def _until_quiet(self) -> None:
+        left = self._last_arrival + QUIET - time.monotonic()
+        while left > 0:
+            await asyncio.sleep(left)
+            left = self._last_arrival + QUIET - time.monotonic()
+
+    async def _newest(self) -> int:
+        rows = await self._fetch(_NEWEST, ())
+        return int(rows[0][0])
+
+    async def _versions(self, sql: str, parameters: Sequence[str | int]) -> list[SeriesVersion]:
+        rows = await self._fetch(sql, parameters)
+        return [SeriesVersion(UID(study), UID(series), version) for study, series, version in rows]
+
+    async def _fetch(self, sql: str, parameters: Sequence[str | int]) -> list[tuple[str, ...]]:
+        connection = await self._readers.acquire()
+        usable = False
+        try:
+            rows = await connection.execute_fetchall(sql, parameters)
+            usable = True
+            return [tuple(row) for row in rows]
+        except sqlite3.Error as error:
+            raise OutOfResources(f"the index cannot be read: {error}") from error
+        finally:
+            self._readers.release(connection, usable=usable)
+
+    async def _in_thread(self, job: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)

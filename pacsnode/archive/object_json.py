@@ -1,0 +1,89 @@
+"""DICOM JSON of stored objects, from their files: bulk data by reference (PS3.18 10.4.1.1.2, F.2). Blocking.
+
+Of most files 16 KiB are read: pixel data is last, and its length is told. Whatever else there is, long
+sequences or fragments, is looked at in a mapping.
+"""
+
+import os
+import zlib
+from collections.abc import Callable
+from mmap import ACCESS_READ, mmap
+from typing import Final
+
+from pacsnode.archive.files import Layout
+from pacsnode.archive.locate import Located
+from pacsnode.archive.outgoing import open_object
+from pacsnode.dicom.header import INFLATE_LIMIT, HeaderIncomplete, encoding_of
+from pacsnode.dicom.json_model import JsonEncoder, Source, TagPath
+from pacsnode.dicom.part10 import data_offset_of
+from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
+from pacsnode.errors import CannotUnderstand
+
+HEAD: Final = 16 * 1024  # bytes
+LONGER_HEAD: Final = 2**20  # bytes; where functional groups or reports do not fit
+
+_Text = Callable[[Source, int, int], str]
+
+
+def bulk_path(path: TagPath) -> str:
+    """How an element is named below `bulkdata/`: `00480105/1/00282000` is in the first item of a sequence.
+
+    Tags and numbers of items, from 1 on, take turns.
+    """
+    steps = (f"{step:08X}" if place % 2 == 0 else str(step) for place, step in enumerate(path))
+    return "/".join(steps)
+
+
+def instance_path(study: str, series: str, instance: str) -> str:
+    """The path of an instance below the base URI of the services."""
+    return f"/studies/{study}/series/{series}/instances/{instance}"
+
+
+def object_json(layout: Layout, study: str, series: str, located: Located, encoder: JsonEncoder) -> str:
+    """The object of a stored instance; its BulkDataURIs begin behind the base URI of the services.
+
+    Raises OSError, CannotUnderstand.
+    """
+    base = instance_path(study, series, located.sop_instance) + "/bulkdata/"
+    encoding = encoding_of(located.transfer_syntax)
+
+    def bulk(path: TagPath) -> str:
+        return base + bulk_path(path)
+
+    def encode(data: Source, start: int, size: int) -> str:
+        return encoder.encode(data, encoding, bulk, start, size)
+
+    descriptor = open_object(layout, located)
+    try:
+        size = os.fstat(descriptor).st_size
+        if located.transfer_syntax in DEFLATED_TRANSFER_SYNTAXES:
+            data = _inflated(descriptor, size)
+            return encode(data, 0, len(data))
+        for length in (HEAD, LONGER_HEAD):
+            try:
+                head = os.pread(descriptor, length, 0)
+                return encode(head, data_offset_of(head), size)
+            except HeaderIncomplete:
+                if size <= length:
+                    raise CannotUnderstand("the file is shorter than it was") from None
+        return _mapped(descriptor, size, encode)
+    finally:
+        os.close(descriptor)
+
+
+def _mapped(descriptor: int, size: int, encode: _Text) -> str:
+    with mmap(descriptor, 0, access=ACCESS_READ) as mapping:
+        return encode(mapping, data_offset_of(mapping[:HEAD]), size)
+
+
+def _inflated(descriptor: int, size: int) -> bytes:
+    """A deflated data set (PS3.5 A.5)."""
+    content = os.pread(descriptor, size, 0)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflater.decompress(memoryview(content)[data_offset_of(content[:HEAD]) :], INFLATE_LIMIT)
+    except zlib.error as error:
+        raise CannotUnderstand("the deflated data set is damaged") from error
+    if not inflater.eof:
+        raise CannotUnderstand("the deflated data set is cut off, or too long")
+    return data
