@@ -34,6 +34,8 @@ def rendered(source: Source, rendering: Rendering, state: Dataset | None = None)
         if "ContentSequence" not in source.attributes:
             raise CannotUnderstand(f"the object has no text to be {rendering.media_type}")
         return _TEXTS[rendering.media_type](source.attributes).encode()
+    if rendering.media_type == source.attributes.get("MIMETypeOfEncapsulatedDocument"):
+        return _document(source.attributes)
     if rendering.media_type not in IMAGE_TYPES:
         raise CannotUnderstand(f"nothing is rendered as {rendering.media_type}")
     if not source.has_pixels:
@@ -72,11 +74,18 @@ def _stand_in(attributes: Dataset, thumbnail: bool) -> Image.Image:
     """A picture of an object without pixels: its waveform, its first page, or a card as thumbnail."""
     if "WaveformSequence" in attributes:
         return waveform_picture(attributes)
-    if attributes.get("EncapsulatedDocument") and attributes.get("MIMETypeOfEncapsulatedDocument") == _PDF:
-        return first_page(bytes(attributes.EncapsulatedDocument))
+    if attributes.get("MIMETypeOfEncapsulatedDocument") == _PDF:
+        return first_page(_document(attributes))
     if not thumbnail:
         raise CannotUnderstand("the object has no picture")
     return card(attributes)
+
+
+def _document(attributes: Dataset) -> bytes:
+    """The encapsulated document, without the byte that made its length even (PS3.3 C.24.2)."""
+    document = bytes(attributes.get("EncapsulatedDocument") or b"")
+    length = attributes.get("EncapsulatedDocumentLength")
+    return document[: int(length)] if length else document
 
 
 def frame_delay(attributes: Dataset) -> float:
