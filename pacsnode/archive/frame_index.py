@@ -15,7 +15,7 @@ from itertools import pairwise
 from threading import Lock
 from typing import Final, NamedTuple
 
-from pacsnode.archive.object_file import ObjectFile
+from pacsnode.archive.object_file import Readable
 from pacsnode.dicom.header import encoding_of
 from pacsnode.dicom.places import UNDEFINED, Place, Places
 from pacsnode.dicom.vr import WORD_LENGTHS
@@ -86,7 +86,7 @@ class PixelData:
         return Extent(self.native.offset + (number - 1) * length, length)
 
 
-def read_frame(file: ObjectFile, pixels: PixelData, number: int) -> memoryview | bytes:
+def read_frame(file: Readable, pixels: PixelData, number: int) -> memoryview | bytes:
     """One frame, counted from 1: encapsulated as stored, native in little endian, from bit 0 on.
 
     Raises OSError, CannotUnderstand when the pixel data ends before it does.
@@ -111,7 +111,7 @@ def _values(items: memoryview) -> Iterator[memoryview]:
         yield items[begin:position]
 
 
-def fragments_of(file: ObjectFile) -> list[Extent]:
+def fragments_of(file: Readable) -> list[Extent]:
     """All fragments of the encapsulated pixel data: a video is one stream in them (PS3.5 8.2.5).
 
     Raises OSError, CannotUnderstand.
@@ -123,14 +123,14 @@ def fragments_of(file: ObjectFile) -> list[Extent]:
     return [Extent(item.value, item.length) for item in places.fragments(place)][1:]
 
 
-def _exactly(file: ObjectFile, extent: Extent) -> bytes:
+def _exactly(file: Readable, extent: Extent) -> bytes:
     data = file.read(extent.offset, extent.length)
     if len(data) != extent.length:
         raise CannotUnderstand("the file ends within a frame")
     return data
 
 
-def _converted(file: ObjectFile, pixels: PixelData, number: int) -> bytes:
+def _converted(file: Readable, pixels: PixelData, number: int) -> bytes:
     """A native frame that begins within a byte or whose words are big endian (PS3.5 8.1.1, 7.3)."""
     assert pixels.native is not None
     begin, end = (number - 1) * pixels.bits, number * pixels.bits
@@ -158,7 +158,7 @@ def swapped(data: bytes, word: int) -> bytes:
     return words.tobytes() + data[whole:]
 
 
-def index_frames(file: ObjectFile, *, trust_tables: bool = True) -> PixelData | None:
+def index_frames(file: Readable, *, trust_tables: bool = True) -> PixelData | None:
     """Find the pixel data of an object and its frames; None when there is none.
 
     Offset tables are believed until a frame turns out not to be where they say: then call it without
@@ -181,7 +181,7 @@ def index_frames(file: ObjectFile, *, trust_tables: bool = True) -> PixelData | 
     return None
 
 
-def _places(file: ObjectFile) -> Places:
+def _places(file: Readable) -> Places:
     return Places(file.read, file.data_offset(), file.size, encoding_of(file.located.transfer_syntax))
 
 
@@ -216,7 +216,7 @@ def _native(place: Place, image: _Image, order: str, size: int) -> PixelData:
 
 
 def _encapsulated(
-    file: ObjectFile, places: Places, place: Place, image: _Image, tables: dict[int, Extent] | None
+    file: Readable, places: Places, place: Place, image: _Image, tables: dict[int, Extent] | None
 ) -> PixelData:
     table = next(places.fragments(place), None)
     if table is None:
@@ -237,7 +237,7 @@ def _encapsulated(
 
 
 def _by_extended_table(
-    file: ObjectFile, begin: int, frames: int, tables: dict[int, Extent]
+    file: Readable, begin: int, frames: int, tables: dict[int, Extent]
 ) -> tuple[array[int] | None, array[int] | None]:
     """A fragment a frame, where the Extended Offset Table says (PS3.3 C.7.6.3.1.8)."""
     offsets, lengths = (_numbers(file, tables.get(tag)) for tag in (_EXTENDED_OFFSETS, _EXTENDED_LENGTHS))
@@ -245,7 +245,7 @@ def _by_extended_table(
     return (starts, lengths) if starts is not None and len(lengths) == frames else (None, None)
 
 
-def _numbers(file: ObjectFile, extent: Extent | None) -> array[int]:
+def _numbers(file: Readable, extent: Extent | None) -> array[int]:
     numbers = array("Q")
     if extent is not None:
         data = file.read(extent.offset, extent.length)
@@ -253,12 +253,12 @@ def _numbers(file: ObjectFile, extent: Extent | None) -> array[int]:
     return numbers
 
 
-def _by_basic_table(file: ObjectFile, begin: int, frames: int, table: Place) -> array[int] | None:
+def _by_basic_table(file: Readable, begin: int, frames: int, table: Place) -> array[int] | None:
     data = file.read(table.value, min(table.length, 4 * frames))
     return _starts(file, begin, frames, array("I", data[: len(data) // 4 * 4]))
 
 
-def _starts(file: ObjectFile, begin: int, frames: int, offsets: array[int]) -> array[int] | None:
+def _starts(file: Readable, begin: int, frames: int, offsets: array[int]) -> array[int] | None:
     """Where the frames begin by a table; None if it cannot be right."""
     if len(offsets) != frames or offsets[0] != 0 or any(a >= b for a, b in pairwise(offsets)):
         return None
@@ -272,7 +272,7 @@ def _end_of_items(places: Places, start: int, size: int) -> int:
     return start
 
 
-def _by_fragments(file: ObjectFile, places: Places, begin: int, frames: int) -> array[int]:
+def _by_fragments(file: Readable, places: Places, begin: int, frames: int) -> array[int]:
     """Where the frames begin, by all fragments: as many as there are, should they be too few."""
     starts = array("Q", [begin])
     for item in places.items_between(begin, file.size):
@@ -297,7 +297,7 @@ class FrameIndex:
         self._remembered: OrderedDict[int, PixelData | None] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, file: ObjectFile) -> PixelData | None:
+    def of(self, file: Readable) -> PixelData | None:
         """As index_frames()."""
         token = file.located.token
         with self._lock:
@@ -308,7 +308,7 @@ class FrameIndex:
         self._remember(token, pixels)
         return pixels
 
-    def read(self, file: ObjectFile, number: int) -> memoryview | bytes:
+    def read(self, file: Readable, number: int) -> memoryview | bytes:
         """One frame of an object that has it; see read_frame()."""
         pixels = self.of(file)
         assert pixels is not None

@@ -1,12 +1,12 @@
 """Answers that send objects: conditional, in ranges, with constant memory (RFC 9110 8.8, 13, 14).
 
-Plain ASGI: a frame is one message of headers and one of bytes. A body whose length is known goes out as it was
+Plain ASGI: a frame is one message of headers and one of bytes. A body of known length goes out as it was
 read; when one breaks off the connection ends, so that nobody takes a part for the whole.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Final
 
 import structlog
@@ -37,11 +37,24 @@ class Answer:
     ) -> None:
         self._status = status
         self._body = body
+        self._finish: Callable[[], Awaitable[None]] | None = None
         self._fields: Fields = [(name.encode(), value.encode("latin-1")) for name, value in fields]
         if length is not None:
             self._fields.append((b"content-length", str(length).encode()))
 
+    def then(self, finish: Callable[[], Awaitable[None]]) -> "Answer":
+        """Have `finish` called when the answer has been sent, or will not be."""
+        self._finish = finish
+        return self
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._send(scope, receive, send)
+        finally:
+            if self._finish is not None:
+                await self._finish()
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self._status, "headers": self._fields})
         body = self._body
         if scope["method"] == "HEAD":

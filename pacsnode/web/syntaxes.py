@@ -1,4 +1,4 @@
-"""Which transfer syntax leaves over the web, and the media types that say so (PS3.18 8.7.3). Tables mostly."""
+"""Which transfer syntax leaves over the web, and the media types that say so (PS3.18 8.7.3)."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -53,7 +53,7 @@ def instance_syntax(stored: UID, wanted: Sequence[str]) -> UID | None:
     lossy, or cannot be decoded here, goes as stored (8.7.3.4).
     """
     for one in wanted:
-        if one == AS_STORED or one == stored:
+        if one in (AS_STORED, stored):
             if stored not in FORBIDDEN:
                 return stored
             if one == AS_STORED:

@@ -1,0 +1,247 @@
+"""Whole instances: of a study, of a series, or one (PS3.18 10.4.1.1.1, 8.7.3.1).
+
+What is sent as stored goes from file to socket, read ahead by the archive, with its length told beforehand.
+What has to be transcoded is made in worker processes while what is before it is being sent.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from pacsnode.archive.lookup import Held
+from pacsnode.dicom.part10 import file_meta
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import CannotUnderstand, OperationError, RequestRefused
+from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, not_modified, single
+from pacsnode.web.bulkdata import answer_bulkdata
+from pacsnode.web.facade import Facade
+from pacsnode.web.media import DICOM, OCTETS, Offer, acceptable
+from pacsnode.web.multipart import Writer
+from pacsnode.web.sources import Buffer, FilePart, MadeFile
+from pacsnode.web.syntaxes import FORBIDDEN, instance_syntax, named
+from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, etag_of, instances_of, location_of
+from pacsnode.web.zip_file import ZipWriter
+
+log = structlog.get_logger()
+
+ZIP: Final = "application/zip"
+AHEAD: Final = 2  # objects transcoded before they are wanted; each is a file in the spool folder
+
+_PARTS: Final = Offer(DICOM, multipart=True)
+_ONE: Final = Offer(DICOM)
+_ZIPPED: Final = Offer(ZIP)
+_BULK: Final = Offer(OCTETS, multipart=True)  # Table 10.4.4-1 note 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """An instance and the transfer syntax it is sent in."""
+
+    held: Held
+    syntax: UID
+    may_be_stored: bool  # where transcoding fails
+
+    @property
+    def is_stored(self) -> bool:
+        return self.syntax == self.held.located.transfer_syntax
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An instance on its way out. `length` is told where it is known."""
+
+    held: Held
+    syntax: UID
+    body: Buffer | AsyncIterator[Buffer]
+    length: int
+
+
+def routes(facade: Facade) -> list[BaseRoute]:
+    async def retrieve(request: Request) -> Response | Answer:
+        accepted = acceptable(request)
+        is_one = "instance" in request.path_params
+        offer = accepted.select((_PARTS, *((_ONE,) if is_one else ()), _ZIPPED, _BULK))
+        if offer == _BULK:
+            return await answer_bulkdata(facade, request)
+        found = await instances_of(facade, request)
+        wanted = accepted.transfer_syntaxes(offer)
+        etag = etag_of(found, offer, wanted, weak=offer != _ONE)
+        cache = OBJECT_AGE if is_one else GROUP_AGE
+        if (unchanged := not_modified(request, etag, cache)) is not None:
+            return unchanged
+        planned = _plan(found, wanted)
+        if offer == _ONE:
+            return await _single(facade, request, planned[0], etag)
+        fields = [("etag", etag), ("cache-control", cache), ("vary", "Accept")]
+        if offer == _ZIPPED:
+            return _zipped(facade, planned, fields)
+        return await _multipart(facade, request, planned, len(found), fields)
+
+    return [Route(path, retrieve, methods=METHODS) for path in (STUDY, SERIES, INSTANCE)]
+
+
+def _plan(found: Sequence[Held], wanted: Sequence[str]) -> list[_Planned]:
+    """What can be sent, and how. Raises RequestRefused (406) when that is nothing."""
+    planned = []
+    for held in found:
+        syntax = instance_syntax(held.located.transfer_syntax, wanted)
+        if syntax is not None:
+            may_be_stored = held.located.transfer_syntax not in FORBIDDEN and not {"", "*"}.isdisjoint(wanted)
+            planned.append(_Planned(held, syntax, may_be_stored))
+    if not planned:
+        stored = ", ".join(sorted({held.located.transfer_syntax for held in found}))
+        raise RequestRefused(406, f"what is stored in {stored} cannot be had in {', '.join(wanted)}")
+    return planned
+
+
+async def _single(facade: Facade, request: Request, planned: _Planned, etag: str) -> Answer:
+    """One instance, not multipart."""
+    held, located = planned.held, planned.held.located
+    location = location_of(facade, request, held)
+    if not planned.is_stored:
+        made = await _transcoded(facade, planned)
+        if made is not None:
+            fields = [("content-type", named(DICOM, planned.syntax)), ("content-location", location)]
+            return single(request, made, fields, etag).then(made.made.discard)
+    await _check(facade, [planned])
+    fields = [("content-type", named(DICOM, located.transfer_syntax)), ("content-location", location)]
+    return single(request, FilePart(facade.archive, located, 0, located.size), fields, etag)
+
+
+async def _multipart(
+    facade: Facade, request: Request, planned: list[_Planned], asked: int, fields: list[tuple[str, str]]
+) -> Answer:
+    """The instances as parts. Those that cannot be had are left out: 206, and a Warning tells how many."""
+    writer = Writer(DICOM, f"{request.url.path} {fields[0]}")
+    location = location_of(facade, request, planned[0].held).partition("/studies/")[0]
+
+    def head(held: Held, syntax: UID, length: int, *, first: bool) -> bytes:
+        path = f"{location}/studies/{held.study}/series/{held.series}/instances/{held.located.sop_instance}"
+        return writer.head(named(DICOM, syntax), path, length, first=first)
+
+    async def parts(ready: AsyncIterator[_Ready]) -> AsyncIterator[Buffer]:
+        first = True
+        async for one in ready:
+            yield head(one.held, one.syntax, one.length, first=first)
+            first = False
+            if isinstance(one.body, (bytes, memoryview)):
+                yield one.body
+            else:
+                async for piece in one.body:
+                    yield piece
+        yield writer.end
+
+    fields = [("content-type", writer.content_type), *fields]
+    if len(planned) == 1 and planned[0].is_stored and planned[0].held.located.size <= _SMALL:
+        one = [piece async for piece in parts(_files(facade, planned))]  # the lean way for what viewers ask
+        return Answer(200, fields, one, sum(map(len, one)))
+    planned = await _check(facade, planned)
+    length = None
+    if all(one.is_stored for one in planned):
+        sizes = [one.held.located.size for one in planned]
+        heads = [
+            len(head(one.held, one.syntax, size, first=number == 0))
+            for number, (one, size) in enumerate(zip(planned, sizes, strict=True))
+        ]
+        length = sum(sizes) + sum(heads) + len(writer.end)
+    if len(planned) == asked:
+        return Answer(200, fields, parts(_files(facade, planned)), length)
+    missing = f"{asked - len(planned)} of {asked} instances cannot be had, or not in what is acceptable"
+    fields.append(("warning", f'299 pacsnode "{missing}"'))
+    return Answer(206, fields, parts(_files(facade, planned)), length)
+
+
+_SMALL: Final = 4 * 2**20  # bytes; read and sent as a whole
+
+
+def _zipped(facade: Facade, planned: list[_Planned], fields: list[tuple[str, str]]) -> Answer:
+    """The instances as files of a ZIP archive, in a folder for each series."""
+
+    async def pieces() -> AsyncIterator[Buffer]:
+        writer = ZipWriter()
+        async for one in _files(facade, planned):
+            yield writer.begin(f"{one.held.study}/{one.held.series}/{one.held.located.sop_instance}.dcm")
+            if isinstance(one.body, (bytes, memoryview)):
+                yield await asyncio.to_thread(writer.counted, one.body)
+            else:
+                async for piece in one.body:
+                    yield await asyncio.to_thread(writer.counted, piece)
+            yield writer.end_of_file()
+        yield writer.end()
+
+    study = planned[0].held.study
+    disposition = f'attachment; filename="{study}.zip"'
+    return Answer(200, [("content-type", ZIP), ("content-disposition", disposition), *fields], pieces())
+
+
+async def _check(facade: Facade, planned: list[_Planned]) -> list[_Planned]:
+    """Those whose file is there. Raises CannotUnderstand when none is."""
+    missing = await facade.archive.missing([one.held.located for one in planned])
+    for one in planned:
+        if one.held.located.token in missing:
+            log.error("instance.missing", path=one.held.located.path)
+    left = [one for one in planned if one.held.located.token not in missing]
+    if not left:
+        raise CannotUnderstand("the archive has lost the file")
+    return left
+
+
+async def _files(facade: Facade, planned: Sequence[_Planned]) -> AsyncIterator[_Ready]:
+    """Each instance as a file, in order. Raises OSError, CannotUnderstand when one cannot be had."""
+    stored = facade.archive.read([one.held.located for one in planned if one.is_stored], whole_files=True)
+    waiting = deque(one for one in planned if not one.is_stored)
+    made: deque[asyncio.Task[MadeFile | None]] = deque()
+    try:
+        for one in planned:
+            if one.is_stored:
+                outgoing = await stored.next()
+                if outgoing is None or outgoing.data is None:
+                    raise CannotUnderstand(outgoing.failure if outgoing else "an instance has gone")
+                yield _Ready(one.held, one.syntax, outgoing.data, one.held.located.size)
+                continue
+            while waiting and len(made) < AHEAD:
+                made.append(asyncio.create_task(_transcoded(facade, waiting.popleft())))
+            file = await made[0]
+            if file is None:
+                located = one.held.located
+                part = FilePart(facade.archive, located, 0, located.size)
+                body = part.read(0, part.length)
+                yield _Ready(one.held, located.transfer_syntax, body, part.length)
+            else:
+                yield _Ready(one.held, one.syntax, file.read(0, file.length), file.length)
+                await file.made.discard()
+            made.popleft()
+    finally:
+        for task in made:
+            task.cancel()
+        for task in made:
+            with suppress(asyncio.CancelledError, OperationError):
+                if (file := await task) is not None:
+                    await file.made.discard()
+
+
+async def _transcoded(facade: Facade, planned: _Planned) -> MadeFile | None:
+    """The instance in another transfer syntax; None where it cannot be had in it and may go as stored.
+
+    Raises OperationError, OSError.
+    """
+    located = planned.held.located
+    try:
+        path, offset = await facade.archive.file_of(located)
+        made = await facade.transcoder.transcode(path, offset, located.transfer_syntax, planned.syntax)
+    except OperationError as error:
+        if not planned.may_be_stored:
+            raise
+        log.warning("instance.not_transcoded", sop_instance=located.sop_instance, reason=str(error))
+        return None
+    ae_title = facade.settings.node.ae_title
+    meta = file_meta(located.sop_class, located.sop_instance, planned.syntax, ae_title)
+    return MadeFile(facade.archive, made, meta)
