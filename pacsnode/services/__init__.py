@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Final
 
 from pacsnode.net.service import ServiceClass, ServiceRegistry
+from pacsnode.services.availability import Availability
+from pacsnode.services.commitment import CommitmentService
 from pacsnode.services.composite import CompositeInstanceRootService
 from pacsnode.services.forwarding import Forwarding
-from pacsnode.services.commitment import CommitmentService
 from pacsnode.services.mpps import MppsService
+from pacsnode.services.mpps_reporting import MppsReporting
 from pacsnode.services.query import FindService
 from pacsnode.services.retrieve import RetrieveService
 from pacsnode.services.room import Room
@@ -32,7 +34,7 @@ SERVICE_CLASSES: Final[tuple[Callable[[Room], ServiceClass], ...]] = (
     CommitmentService,
 )
 
-ACTORS: Final[tuple[Callable[[Room], object], ...]] = (Forwarding,)
+ACTORS: Final[tuple[Callable[[Room], object], ...]] = (Forwarding, MppsReporting, Availability)
 
 
 def build_registry(room: Room) -> ServiceRegistry:

@@ -18,7 +18,6 @@ from pacsnode.errors import (
     UnrecognizedOperation,
 )
 from pacsnode.net.service import Operation, Request, Response, ServiceClass
-from pacsnode.services.mpps_reporting import MppsReporting
 from pacsnode.services.room import Room
 from pacsnode.workflow.mpps import PerformedStep, Received
 from pacsnode.workflow.mpps_rules import ALWAYS_THERE
@@ -31,7 +30,6 @@ class MppsService(ServiceClass):
 
     def __init__(self, room: Room) -> None:
         self._steps = room.workflow.mpps
-        MppsReporting(room).register()
 
     def sop_classes(self) -> tuple[UID, ...]:
         return (MPPS, MPPS_RETRIEVE)

@@ -37,9 +37,7 @@ class MppsReporting:
         self._outbox = room.workflow.mpps_outbox
         self._turns: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._log = structlog.get_logger()
-
-    def register(self) -> None:
-        self._room.workflow.jobs.register(KIND, self.report)
+        room.workflow.jobs.register(KIND, self.report)
 
     async def report(self, job: Job) -> None:
         """Send all that waits for the job's peer about its step, the oldest first."""
