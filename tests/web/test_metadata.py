@@ -118,7 +118,7 @@ async def test_every_reference_can_be_followed(web: httpx.AsyncClient) -> None:
             assert answer.status_code == 200, (path.name, uri, answer.text)
             assert answer.content
             followed += 1
-    assert followed > 50
+    assert followed > 30
 
 
 def references(model: dict) -> Iterator[str]:
