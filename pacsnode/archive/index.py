@@ -1,18 +1,20 @@
 """The index as its one writer changes it: transactions, instances, what is kept aside (PS3.4 C.6).
 
-Blocking sqlite3 with one connection; no thread but the writer's (or a rebuild's) comes here. An instance of a
-series seen before costs a lookup of its UID and two inserts; parents.py keeps what is above it.
+Blocking sqlite3 with one connection; no thread but the writer's (or a rebuild's) comes here. parents.py keeps
+what is above the instances. Instances are inserted into a view of this connection, whose trigger writes rows
+and counts: sqlite3 lets go of the interpreter lock for every step, and getting it back among busy threads
+costs more than a row. So a group of instances of known series costs two steps in all, a lookup of their UIDs
+and an insert that is a transaction by itself; what needs more begins one first.
 """
 
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pacsnode.archive.parents import ParentRows, StudyConflict, insert, recount_patient, recount_study
+from pacsnode.archive.parents import ParentRows, Series, StudyConflict, insert, recount_patient, recount_study
 from pacsnode.archive.rows import InstanceRow, column_names
 from pacsnode.dicom.header import Encoding
 from pacsnode.dicom.information_model import Level
@@ -57,9 +59,21 @@ class Existing:
 
 _FILE_COLUMNS: Final = ("transfer_syntax", "path", "size", "digest", "source_ae", "stored_at")
 _INSTANCE_COLUMNS: Final = ("id", "series_fk", *column_names(Level.IMAGE), *_FILE_COLUMNS)
-_INSERT_INSTANCES: Final = {rows: insert("instance", _INSTANCE_COLUMNS, rows) for rows in GROUP_SIZES}
-_HEADER_COLUMNS: Final = ("instance_id", "encoding", "kept")
-_INSERT_HEADERS: Final = {rows: insert("header", _HEADER_COLUMNS, rows) for rows in GROUP_SIZES}
+_ARRIVAL_COLUMNS: Final = (*_INSTANCE_COLUMNS, "encoding", "kept", "study_fk", "patient_fk", "added")
+_INSERT_ARRIVALS: Final = {rows: insert("arrival", _ARRIVAL_COLUMNS, rows) for rows in GROUP_SIZES}
+# `added`: what table `change` is to have, with the last one of a transaction.
+_ARRIVAL_VIEW: Final = f"""
+    CREATE TEMP VIEW arrival AS SELECT {", ".join(f"NULL AS {name}" for name in _ARRIVAL_COLUMNS)};
+    CREATE TEMP TRIGGER arrival_inserted INSTEAD OF INSERT ON arrival BEGIN
+        INSERT INTO instance ({", ".join(_INSTANCE_COLUMNS)})
+            VALUES ({", ".join(f"NEW.{name}" for name in _INSTANCE_COLUMNS)});
+        INSERT INTO header (instance_id, encoding, kept) VALUES (NEW.id, NEW.encoding, NEW.kept);
+        UPDATE series SET n_instances = n_instances + 1 WHERE id = NEW.series_fk;
+        UPDATE study SET n_instances = n_instances + 1 WHERE id = NEW.study_fk;
+        UPDATE patient SET n_instances = n_instances + 1 WHERE id = NEW.patient_fk;
+        INSERT INTO change (instances) SELECT NEW.added WHERE NEW.added IS NOT NULL;
+    END;
+"""
 _CONFLICT_COLUMNS: Final = (
     "id",
     "sop_instance_uid",
@@ -87,44 +101,61 @@ def _split(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
             start += size
 
 
+def _arrivals(group: Sequence[tuple[Series, tuple[Column, ...]]], added: str | None) -> Iterator[Column]:
+    """The parameters of some arrivals; the parents as they are now, for a study may have moved."""
+    last = len(group) - 1
+    for position, (series, values) in enumerate(group):
+        yield from values
+        yield series.study.id
+        yield series.study.patient.id
+        yield added if position == last else None
+
+
 class Index:
     """One transaction at a time: begin(), any number of changes, then commit() or rollback()."""
 
     def __init__(self, connection: sqlite3.Connection, *, notes_changes: bool = True) -> None:
         """`notes_changes`: commits note what they add in table `change`; in a rebuild nothing arrives."""
+        connection.executescript(_ARRIVAL_VIEW)
         self._connection = connection
         self._notes_changes = notes_changes
         self._execute = connection.execute
-        self._parents = ParentRows(connection)
+        self._parents = ParentRows(connection, self._lock)
         self._current: dict[UID, Existing] = {}
-        self._instances: list[tuple[Column, ...]] = []  # added, not yet written
-        self._headers: list[tuple[Column, ...]] = []
+        self._waiting: list[tuple[Series, tuple[Column, ...]]] = []  # added, not yet written
         self._added: list[int] = []  # by this transaction
 
     def begin(self, sop_instances: Sequence[UID]) -> None:
         """Start a transaction and look up the SOP Instance UIDs it will ask for."""
         self._parents.trim()
         self._parents.conflicts = []
-        self._instances.clear()
-        self._headers.clear()
+        self._waiting.clear()
         self._added.clear()
-        self._execute("BEGIN IMMEDIATE")
         self._current = {
             sop_instance: Existing(*rest)
             for group in _split(sop_instances)
             for sop_instance, *rest in self._execute(_SELECT_EXISTING[len(group)], group)
         }
 
+    def _lock(self) -> None:
+        """Begin a transaction of several statements; nobody else changes the index, so not before."""
+        if not self._connection.in_transaction:
+            self._execute("BEGIN IMMEDIATE")
+
     def commit(self) -> list[StudyConflict]:
         """Commit; returns the conflicts between objects and their studies that were met."""
-        self._write()
-        if self._added and self._notes_changes:
-            self._execute("INSERT INTO change (instances) VALUES (?)", (" ".join(map(str, self._added)),))
-        self._execute("COMMIT")
+        added = " ".join(map(str, self._added)) if self._added and self._notes_changes else None
+        noted = self._write(added)
+        if added and not noted:
+            self._lock()
+            self._execute("INSERT INTO change (instances) VALUES (?)", (added,))
+        if self._connection.in_transaction:
+            self._execute("COMMIT")
         return self._parents.conflicts
 
     def forget_changes(self, last: int) -> None:
         """Remove what every reader of changes has seen."""
+        self._lock()
         self._execute("DELETE FROM change WHERE sequence <= ?", (last,))
 
     def rollback(self) -> None:
@@ -167,10 +198,10 @@ class Index:
 
     def add_instance(self, token: int, row: InstanceRow) -> None:
         """Make an instance current; its parents are found, made or completed."""
-        series = self._parents.count_instance(row)
+        series = self._parents.series_of(row)
         facts = (row.transfer_syntax, row.path, row.size, row.digest, row.source_ae, row.stored_at)
-        self._instances.append((token, series, *row.values, *facts))
-        self._headers.append((token, ENCODING_CODE[row.encoding], row.kept))
+        header = (ENCODING_CODE[row.encoding], row.kept)
+        self._waiting.append((series, (token, series.id, *row.values, *facts, *header)))
         self._added.append(token)
         self._current[row.sop_instance] = Existing(
             token, row.sop_class, row.transfer_syntax, row.digest, row.path
@@ -178,13 +209,15 @@ class Index:
 
     def add_conflict(self, token: int, row: InstanceRow, path: str, reason: str) -> None:
         """Note an object that is kept aside."""
+        self._lock()
         uids = (row.sop_instance, row.sop_class, row.parents.study_uid, row.parents.series_uid)
         facts = (row.transfer_syntax, path, row.size, row.digest, row.source_ae, row.stored_at)
         self._execute(_INSERT_CONFLICT, (token, *uids, *facts, reason))
 
     def displace(self, existing: Existing, path: str, reason: str) -> None:
         """Turn a current instance into one kept aside at `path`; parents left without instances go."""
-        self._write()
+        self._lock()
+        self._write(None)
         self._parents.forget()
         columns = ", ".join(_CONFLICT_COLUMNS)
         self._execute(
@@ -202,17 +235,17 @@ class Index:
         self._execute("DELETE FROM instance WHERE id = ?", (existing.id,))
         self._recount(series_id, study_id, patient_id)
 
-    def _write(self) -> None:
-        """Write what was added, several rows with one statement.
-
-        sqlite3 lets go of the interpreter lock for each step, and getting it back among busy threads costs
-        more than the row; one step for many rows leaves the lock to the others meanwhile.
-        """
-        for rows, statements in ((self._instances, _INSERT_INSTANCES), (self._headers, _INSERT_HEADERS)):
-            for group in _split(rows):
-                self._execute(statements[len(group)], tuple(chain.from_iterable(group)))
-            rows.clear()
-        self._parents.write_counts()
+    def _write(self, added: str | None) -> bool:
+        """Write what waits; `added` goes with the last of it, if there is one."""
+        self._parents.write_growth()
+        groups = list(_split(self._waiting))
+        if len(groups) > 1:
+            self._lock()
+        for group in groups:
+            note = added if group is groups[-1] else None
+            self._execute(_INSERT_ARRIVALS[len(group)], tuple(_arrivals(group, note)))
+        self._waiting.clear()
+        return bool(groups)
 
     def _recount(self, series_id: int, study_id: int, patient_id: int) -> None:
         """Bring counts and lists of one line of parents to what is left under them; the empty ones go."""

@@ -1,12 +1,13 @@
 """Patients, studies and series: found, made and completed as objects name them (PS3.4 C.6, C.2.2.1.2).
 
 Belongs to the writer of the index. Rows are remembered, so that an instance of a series seen before costs
-nothing here; counts, Modalities in Study and SOP Classes in Study are written once per commit and parent.
+nothing here. Counts of instances are the index's own work; those of series and studies, Modalities in Study
+and SOP Classes in Study are written here when they have grown.
 What an object leaves empty a later one may fill; where two differ the first stays and the conflict is told.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,9 +23,8 @@ class Patient:
     id: int
     scope: str
     values: list[Value]
-    studies: int = 0  # the three: to add at the next commit
+    studies: int = 0  # both: to add at the next commit
     series: int = 0
-    instances: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -34,8 +34,7 @@ class Study:
     values: list[Value]
     modalities: set[str]
     sop_classes: set[str]
-    series: int = 0
-    instances: int = 0
+    series: int = 0  # to add at the next commit
     reported: set[str] = field(default_factory=set)  # attributes whose conflict has been told
 
 
@@ -45,7 +44,6 @@ class Series:
     study: Study
     values: list[Value]
     parents: Parents | None = None  # what was merged last: the same object again means nothing is new
-    instances: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +84,28 @@ _SELECT_SERIES: Final = (
 class ParentRows:
     """The rows above the instances; every change goes to the transaction that is open."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, lock: Callable[[], None]) -> None:
+        """`lock` is called before anything is changed."""
         self._connection = connection
+        self._lock = lock
         self._execute = connection.execute
         self._patients: dict[tuple[Value, Value, str], Patient] = {}
         self._studies: dict[str, Study] = {}
         self._series: dict[tuple[str, str], Series] = {}
-        self._touched: dict[Series, None] = {}
+        self._grown: dict[Study, None] = {}
         self.conflicts: list[StudyConflict] = []  # met since they were last taken
 
-    def count_instance(self, row: InstanceRow) -> int:
-        """The number of the series row for an instance, which is counted from the next write_counts() on."""
+    def series_of(self, row: InstanceRow) -> Series:
+        """The series row of an instance that is being added."""
         parents = row.parents
         series = self._series.get((parents.study_uid, parents.series_uid))
         if series is None or series.parents is not parents:
             series = self._adopt(row)
-        series.instances += 1
-        series.study.sop_classes.add(row.sop_class)
-        self._touched[series] = None
-        return series.id
+        study = series.study
+        if row.sop_class not in study.sop_classes:
+            study.sop_classes.add(row.sop_class)
+            self._grown[study] = None
+        return series
 
     def trim(self) -> None:
         """Forget all when there is much; only between transactions."""
@@ -116,10 +117,11 @@ class ParentRows:
         self._patients.clear()
         self._studies.clear()
         self._series.clear()
-        self._touched.clear()
+        self._grown.clear()
 
     def _adopt(self, row: InstanceRow) -> Series:
         """The series of an instance: found or made, and completed with what was empty so far."""
+        self._lock()
         parents = row.parents
         differing: list[str] = []
         study = self._studies.get(parents.study_uid) or self._load_study(parents)
@@ -134,8 +136,10 @@ class ParentRows:
             series = self._make_series(study, row)
         else:
             differing += self._merge(Level.SERIES, series.id, series.values, parents.series)
-        if series.values[_MODALITY]:
-            study.modalities.add(str(series.values[_MODALITY]))
+        modality = str(series.values[_MODALITY] or "")
+        if modality and modality not in study.modalities:
+            study.modalities.add(modality)
+            self._grown[study] = None
         series.parents = parents
         self._series[key] = series
         news = [keyword for keyword in differing if keyword not in study.reported]
@@ -160,6 +164,7 @@ class ParentRows:
         cursor = self._execute(_INSERT_STUDY, (patient.id, *parents.study, row.stored_at))
         study = Study(_new_id(cursor), patient, list(parents.study), set(), set())
         patient.studies += 1
+        self._grown[study] = None
         self._studies[parents.study_uid] = study
         return study
 
@@ -170,6 +175,7 @@ class ParentRows:
     def _make_series(self, study: Study, row: InstanceRow) -> Series:
         cursor = self._execute(_INSERT_SERIES, (study.id, *row.parents.series, row.stored_at))
         study.series += 1
+        self._grown[study] = None
         return Series(_new_id(cursor), study, list(row.parents.series))
 
     def _patient_of(self, parents: Parents) -> Patient:
@@ -211,7 +217,7 @@ class ParentRows:
     def _move_study(self, study: Study, patient: Patient) -> None:
         """Hang a study under another patient; the stranger it belonged to had no other."""
         stranger = study.patient
-        self.write_counts()
+        self.write_growth()
         self._execute("UPDATE study SET patient_fk = ? WHERE id = ?", (patient.id, study.id))
         self._execute("DELETE FROM patient WHERE id = ?", (stranger.id,))
         recount_patient(self._connection, patient.id)
@@ -235,36 +241,25 @@ class ParentRows:
             self._execute(f"UPDATE {level.table} SET {assignments} WHERE id = ?", (*filled.values(), row_id))
         return differing
 
-    def write_counts(self) -> None:
+    def write_growth(self) -> None:
         """Write what the transaction added to counts and lists, once for each parent."""
-        studies: dict[Study, None] = {}
-        for series in self._touched:
+        if not self._grown:
+            return
+        self._lock()
+        for study in self._grown:
             self._execute(
-                "UPDATE series SET n_instances = n_instances + ? WHERE id = ?", (series.instances, series.id)
-            )
-            series.study.instances += series.instances
-            series.instances = 0
-            studies[series.study] = None
-        self._touched.clear()
-        patients: dict[Patient, None] = {}
-        for study in studies:
-            lists = (_joined(study.modalities), _joined(study.sop_classes))
-            self._execute(
-                "UPDATE study SET n_series = n_series + ?, n_instances = n_instances + ?, modalities = ?,"
-                " sop_classes = ? WHERE id = ?",
-                (study.series, study.instances, *lists, study.id),
+                "UPDATE study SET n_series = n_series + ?, modalities = ?, sop_classes = ? WHERE id = ?",
+                (study.series, _joined(study.modalities), _joined(study.sop_classes), study.id),
             )
             study.patient.series += study.series
-            study.patient.instances += study.instances
-            study.series = study.instances = 0
-            patients[study.patient] = None
-        for patient in patients:
+            study.series = 0
+        for patient in {study.patient: None for study in self._grown}:
             self._execute(
-                "UPDATE patient SET n_studies = n_studies + ?, n_series = n_series + ?,"
-                " n_instances = n_instances + ? WHERE id = ?",
-                (patient.studies, patient.series, patient.instances, patient.id),
+                "UPDATE patient SET n_studies = n_studies + ?, n_series = n_series + ? WHERE id = ?",
+                (patient.studies, patient.series, patient.id),
             )
-            patient.studies = patient.series = patient.instances = 0
+            patient.studies = patient.series = 0
+        self._grown.clear()
 
 
 def recount_study(connection: sqlite3.Connection, study_id: int) -> None:
