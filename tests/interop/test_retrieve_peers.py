@@ -5,10 +5,9 @@ What arrives in the transfer syntax it is stored in must be the stored data set 
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +23,13 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as S
 from pacsnode.cli.retrieving import StoragePresentationContexts
 from pacsnode.node import Node
 from tests.conftest import needs, run, settings_for
+from tests.support import programs
 from tests.support.compare import differences
 from tests.support.destination import free_address
 from tests.support.files import bundled
 from tests.support.objects import Part10, data_set_bytes
 from tests.support.sending import send_files
 from tests.support.truth import Truth
-from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -90,26 +89,8 @@ async def filled(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fill
         yield Filled(node, truth, ports)
 
 
-@asynccontextmanager
-async def storescp(filled: Filled, folder: Path, *options: str) -> AsyncIterator[None]:
-    """DCMTK's receiver, writing what it gets bit by bit."""
-    port = filled.ports["STORESCP"]
-    os.mkdir(folder)
-    process = await asyncio.create_subprocess_exec(
-        "storescp", "+B", "-od", str(folder), "-aet", "STORESCP", *options, str(port)
-    )
-    try:
-        await eventually(lambda: _listens(port), "storescp listens")
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
+def storescp(filled: Filled, folder: Path, *options: str) -> AbstractAsyncContextManager[None]:
+    return programs.storescp(f"127.0.0.1:{filled.ports['STORESCP']}", folder, "STORESCP", *options)
 
 
 async def dcmtk(program: str, filled: Filled, *arguments: str, **keys: str) -> str:
