@@ -14,6 +14,7 @@ from pacsnode.services.composite import CompositeInstanceRootService
 from pacsnode.services.forwarding import Forwarding
 from pacsnode.services.mpps import MppsService
 from pacsnode.services.mpps_reporting import MppsReporting
+from pacsnode.services.prefetch import Prefetching
 from pacsnode.services.query import FindService
 from pacsnode.services.retrieve import RetrieveService
 from pacsnode.services.room import Room
@@ -34,7 +35,7 @@ SERVICE_CLASSES: Final[tuple[Callable[[Room], ServiceClass], ...]] = (
     CommitmentService,
 )
 
-ACTORS: Final[tuple[Callable[[Room], object], ...]] = (Forwarding, MppsReporting, Availability)
+ACTORS: Final[tuple[Callable[[Room], object], ...]] = (Forwarding, Prefetching, MppsReporting, Availability)
 
 
 def build_registry(room: Room) -> ServiceRegistry:

@@ -25,7 +25,7 @@ from pacsnode.services.instances import Instances
 from pacsnode.services.room import Room
 from pacsnode.services.suboperations import Origin, Route, SubOperations
 from pacsnode.workflow.database import Transaction
-from pacsnode.workflow.jobs import HIGH, LOW, MEDIUM, Job
+from pacsnode.workflow.jobs import HIGH, LOW, MEDIUM, PRIORITIES, Job
 from pacsnode.workflow.receipts import Receipts
 from pacsnode.workflow.rules import Selection
 
@@ -33,7 +33,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 KIND: Final = "forward"
 AT_ONCE: Final = 500  # objects of a job located and sent over one association
-PRIORITY_OF: Final = {"high": HIGH, "medium": MEDIUM, "low": LOW}
 DIMSE_PRIORITY_OF: Final = {HIGH: PRIORITY_HIGH, MEDIUM: PRIORITY_MEDIUM, LOW: PRIORITY_LOW}
 
 
@@ -92,7 +91,7 @@ class Forwarding:
                         {"rule": rule.name, "transfer_syntaxes": list(rule.settings.transfer_syntax)},
                         sop_instances,
                         key=key,
-                        priority=PRIORITY_OF[rule.settings.priority],
+                        priority=PRIORITIES[rule.settings.priority],
                         until_released=rule.settings.when != "stored",
                     )
 

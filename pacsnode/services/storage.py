@@ -50,10 +50,14 @@ class StorageService(ServiceClass):
                 sop_class=command.sop_class,
                 sop_instance=command.sop_instance,
                 transfer_syntax=context.transfer_syntax,
-                source_ae=association.calling_ae,
+                source_ae=self.source_of(association),
                 receiving_ae=association.called_ae,
             )
         )
+
+    def source_of(self, association: Association) -> str:
+        """The AE title that an object comes from."""
+        return association.calling_ae
 
     async def c_store(self, request: Request) -> Response:
         """Success when the object is on disk and in the index (PS3.4 B.2.3)."""

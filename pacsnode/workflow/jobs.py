@@ -24,6 +24,7 @@ JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON
 HIGH: Final = 0  # priorities: of the jobs of a peer that are due, the lowest number is taken first
 MEDIUM: Final = 1
 LOW: Final = 2
+PRIORITIES: Final = {"high": HIGH, "medium": MEDIUM, "low": LOW}  # as the configuration has them
 
 
 class State(StrEnum):
@@ -110,16 +111,21 @@ class Jobs:
         key: str | None = None,
         not_before: float | None = None,
         priority: int = MEDIUM,
+        once: bool = False,
+        until_released: bool = False,
     ) -> int:
         """Add a job; returns its number.
 
-        While one of the same `key` is unfinished nothing changes: the number is that one's. `not_before` is
-        in seconds since the epoch.
+        While one of the same `key` is unfinished nothing changes: the number is that one's; with `once`, as
+        long as it is kept at all. `not_before` is in seconds since the epoch. `until_released`: not due
+        before release().
         """
         if key is not None:
-            found = await transaction.fetch(f"SELECT id FROM job WHERE key = ? AND {_UNFINISHED}", (key,))
+            which = "" if once else f" AND {_UNFINISHED}"
+            found = await transaction.fetch(f"SELECT id FROM job WHERE key = ?{which}", (key,))
             if found:
                 return int(found[0]["id"])
+        state = State.GATHERING if until_released else State.QUEUED
         return await self._insert(
             transaction,
             kind,
@@ -127,7 +133,7 @@ class Jobs:
             key,
             priority,
             payload,
-            State.QUEUED,
+            state,
             gathers=False,
             due=not_before or 0.0,
         )

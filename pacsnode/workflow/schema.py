@@ -64,6 +64,7 @@ job = Table(
 )
 _UNFINISHED = text("state IN ('gathering', 'queued', 'running', 'waiting')")
 Index("job_key", job.c.key, unique=True, sqlite_where=_UNFINISHED)
+Index("job_any_key", job.c.key, sqlite_where=text("key IS NOT NULL"))
 Index("job_due", job.c.peer, job.c.priority, job.c.due, sqlite_where=text("state IN ('queued', 'waiting')"))
 Index("job_ended", job.c.state, job.c.ended_at)
 
@@ -76,7 +77,7 @@ job_item = Table(
     sqlite_with_rowid=False,
 )
 
-# How far the arrivals of the archive have been acted on: one row.
+# How far the arrivals of the archive (1) and the orders of the worklist (2) have been acted on.
 cursor = Table(
     "cursor",
     metadata,

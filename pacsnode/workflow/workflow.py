@@ -44,6 +44,7 @@ class Workflow:
         interval = settings.worklist.folder_interval
         self._worklist_folder = WorklistFolder(database, self.worklist, root, interval)
         self._archive = archive
+        self._attended: list[Callable[[], Awaitable[None]]] = []
         self._running: list[asyncio.Task[None]] = []
         self._settings = settings
 
@@ -51,6 +52,10 @@ class Workflow:
     async def open(cls, root: Path, archive: Archive, settings: Settings) -> Self:
         """Open the state in a data root. Raises ArchiveError."""
         return cls(await Database.open(root), archive, settings, root)
+
+    def attend(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Have `run`, which does not end by itself, run between start() and stop() too."""
+        self._attended.append(run)
 
     async def start(self) -> None:
         """Begin what runs by itself."""
@@ -62,6 +67,7 @@ class Workflow:
             self.worklist.run,
             self._worklist_folder.run,
             self.hl7.run,
+            *self._attended,
         ):
             self._running.append(asyncio.create_task(_forever(run)))
 

@@ -46,6 +46,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("job_key", "job", ["key"], unique=True, sqlite_where=_UNFINISHED)
+    op.create_index("job_any_key", "job", ["key"], sqlite_where=sa.text("key IS NOT NULL"))
     op.create_index(
         "job_due", "job", ["peer", "priority", "due"], sqlite_where=sa.text("state IN ('queued', 'waiting')")
     )
