@@ -11,6 +11,7 @@ PacsnodeError
 |   +-- PeerUnreachable           no transport connection could be made
 |   +-- PeerTimeout               no answer in time
 |   +-- NoPresentationContext     the peer accepted no context for what is to be sent
+|   +-- RequestFailed             a final response whose status is a failure, in net/client.py
 +-- OperationError                a DIMSE or web request that cannot be carried out; has a status on the wire
 |   +-- OutOfResources            disk full or below the reserve, too many operations
 |   +-- DataSetMismatch           the data set is not what the command says it is
@@ -104,6 +105,14 @@ class PeerTimeout(RemoteError):
 
 class NoPresentationContext(RemoteError):
     """The peer accepted no presentation context for what is to be sent."""
+
+
+class RequestFailed(RemoteError):
+    """The peer answered with a failure: `status`, and its Error Comment."""
+
+    def __init__(self, status: int, comment: str = "") -> None:
+        super().__init__(f"the peer answered {status:04X}H {comment}".rstrip())
+        self.status, self.comment = status, comment
 
 
 class OperationError(PacsnodeError):

@@ -1,0 +1,175 @@
+"""An SCU for other programs: a peer's objects in few words (PS3.4 A, B, C); docs/python-api.md is its page.
+
+async with client("ARCHIVE@192.0.2.7:104", sop_classes=[STUDY_ROOT_FIND]) as archive:
+    async for match in archive.find(STUDY_ROOT_FIND, "STUDY", PatientName="DOE*", StudyInstanceUID=""):
+        print(match.StudyInstanceUID)
+
+What is underneath, `connect` and `ServiceUser`, can do everything; here everything is a pydicom Dataset.
+"""
+
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from pydicom import Dataset
+
+from pacsnode.config import Peer
+from pacsnode.dicom.data_set import decode_data_set, encode_data_set
+from pacsnode.dicom.part10 import file_meta
+from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
+from pacsnode.dicom.uid import UID
+from pacsnode.dimse.command import CommandField
+from pacsnode.dimse.status import CANCEL, SUCCESS, is_failure
+from pacsnode.errors import RequestFailed
+from pacsnode.net.association import Timeouts
+from pacsnode.net.requestor import connect
+from pacsnode.net.scu import Reply, ServiceUser
+from pacsnode.net.service import Operation, Request, Response, ServiceClass
+from pacsnode.ul.negotiation import ProposedContext
+
+UNCOMPRESSED: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An object that a C-GET has brought, its data set encoded as it came."""
+
+    sop_class: UID
+    sop_instance: UID
+    transfer_syntax: UID
+    data: bytes
+
+    def data_set(self) -> Dataset:
+        """The object, read by pydicom."""
+        return decode_data_set(self.data, self.transfer_syntax)
+
+    def file(self) -> bytes:
+        """The object as a file (PS3.10 7)."""
+        meta = file_meta(self.sop_class, self.sop_instance, self.transfer_syntax, "")
+        return meta + self.data
+
+
+Keep = Callable[[Received], Awaitable[None]]
+"""What is done with an object; an OperationError it raises is the status the peer is answered."""
+
+
+@asynccontextmanager
+async def client(
+    peer: Peer | str,
+    calling_ae: str = "PACSNODE",
+    *,
+    sop_classes: Iterable[UID] = (),
+    storage: Iterable[UID] = (),
+    keep: Keep | None = None,
+    window: int = 16,
+    extended: Mapping[UID, bytes] | None = None,
+    timeouts: Timeouts | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator["Client"]:
+    """Open an association to `peer`, `AET@HOST:PORT` where it is text, for the length of the block.
+
+    `sop_classes`: of queries, retrievals, verification. `storage`: of the objects that store() sends, and
+    that get() brings, which go to `keep`. All are proposed uncompressed. The rest is as for connect().
+    """
+    stored = tuple(storage)
+    contexts = [
+        ProposedContext(2 * number + 1, uid, UNCOMPRESSED)
+        for number, uid in enumerate((*sop_classes, *stored))
+    ]
+    async with connect(
+        Peer.parse(peer) if isinstance(peer, str) else peer,
+        calling_ae,
+        contexts,
+        window=window,
+        roles=dict.fromkeys(stored, (True, True)) if keep is not None else None,
+        extended=extended,
+        services=(_Keeper(stored, keep),) if keep is not None else (),
+        timeouts=timeouts,
+        tls=tls,
+    ) as user:
+        yield Client(user.association)
+
+
+class Client(ServiceUser):
+    """An association with a peer. Operations raise RequestFailed, and NoPresentationContext."""
+
+    async def echo(self) -> None:
+        """Have the peer answer (PS3.4 A.4)."""
+        _checked(await self.c_echo())
+
+    async def find(self, sop_class: UID, level: str, **keys: object) -> AsyncGenerator[Dataset, None]:
+        """The matches of a query (PS3.4 C.4.1). Keys by keyword; "" for what is to be returned.
+
+        Closing the iterator early cancels the query.
+        """
+        async with aclosing(self.c_find(sop_class, identifier(level, keys))) as replies:
+            async for reply in replies:
+                if reply.identifier is not None:
+                    yield reply.identifier
+                else:
+                    _checked(reply)
+
+    def move(
+        self, sop_class: UID, destination: str, level: str, **keys: object
+    ) -> AsyncGenerator[Reply, None]:
+        """Have the peer send objects to an AE it knows (PS3.4 C.4.2); how far it is, the outcome last."""
+        return self._progress(self.c_move(sop_class, identifier(level, keys), destination))
+
+    def get(self, sop_class: UID, level: str, **keys: object) -> AsyncGenerator[Reply, None]:
+        """Fetch objects, which go to `keep` (PS3.4 C.4.3); how far it is, the outcome last."""
+        return self._progress(self.c_get(sop_class, identifier(level, keys)))
+
+    async def store(self, data_set: Dataset) -> Reply:
+        """Send an object (PS3.4 B.2); a status that is a warning is in the reply."""
+        context = self.context(data_set.SOPClassUID)
+        data = encode_data_set(data_set, context.transfer_syntax)
+        return _checked(await self.c_store(context, UID(data_set.SOPInstanceUID), data))
+
+    async def _progress(self, replies: AsyncGenerator[Reply, None]) -> AsyncGenerator[Reply, None]:
+        async with aclosing(replies):
+            async for reply in replies:
+                yield _checked(reply)
+
+
+def identifier(level: str, keys: Mapping[str, object]) -> Dataset:
+    """An identifier; text beyond ASCII is sent as UTF-8."""
+    data_set = Dataset()
+    data_set.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(data_set, keyword, value)
+    if not all(str(value).isascii() for value in keys.values()):
+        data_set.SpecificCharacterSet = "ISO_IR 192"
+    return data_set
+
+
+def _checked(reply: Reply) -> Reply:
+    if is_failure(reply.status) or reply.status == CANCEL:
+        raise RequestFailed(reply.status, reply.comment)
+    return reply
+
+
+class _Keeper(ServiceClass):
+    """Storage SCP that hands over what comes (PS3.4 B)."""
+
+    def __init__(self, sop_classes: tuple[UID, ...], keep: Keep) -> None:
+        self._sop_classes = sop_classes
+        self._keep = keep
+
+    def sop_classes(self) -> tuple[UID, ...]:
+        return self._sop_classes
+
+    def operations(self) -> Mapping[CommandField, Operation]:
+        return {CommandField.C_STORE_RQ: self.c_store}
+
+    async def c_store(self, request: Request) -> Response:
+        context = request.context
+        received = Received(
+            context.abstract_syntax,
+            UID(request.command.sop_instance),
+            context.transfer_syntax,
+            bytes(request.identifier_bytes),
+        )
+        await self._keep(received)
+        return Response(SUCCESS)

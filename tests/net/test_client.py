@@ -1,0 +1,113 @@
+"""The Python API: the page's example runs; pynetdicom is the peer where that matters."""
+
+import asyncio
+import re
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+from pynetdicom import AE, evt
+
+from pacsnode.dicom.sop_class import (
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+    VERIFICATION,
+)
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import NoPresentationContext, OutOfResources, PeerUnreachable, RequestFailed
+from pacsnode.net.client import Received, client
+from pacsnode.node import Node
+from tests.conftest import REPOSITORY, real_objects, run
+from tests.support.destination import free_address
+from tests.support.objects import made
+from tests.support.raw import CT_IMAGE
+from tests.support.sending import send_files, send_made
+from tests.support.truth import Truth
+
+PAGE = REPOSITORY / "docs" / "python-api.md"
+CT = UID(CT_IMAGE)
+STUDY = made(1).study
+ALL = (VERIFICATION, STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE)
+
+
+def address(node: Node) -> str:
+    return f"PACSNODE@127.0.0.1:{node.dimse_port}"
+
+
+async def test_the_example_of_the_page_runs(node: Node, tmp_path: Path) -> None:
+    truth = Truth.of(path for path in real_objects() if path.name == "CT_small.dcm")
+    await send_files(node.dimse_port, truth.items)
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    program = example.replace("PACSNODE@localhost:11112", address(node))
+    (tmp_path / "example.py").write_text(f"import os\nos.chdir({str(tmp_path)!r})\n{program}")
+    done = await run(sys.executable, str(tmp_path / "example.py"))
+    assert done.status == 0, done.output
+    assert done.output.splitlines() == ["CompressedSamples^CT1 20040119", "1 fetched"]
+    (item,) = truth.items
+    assert dcmread(tmp_path / f"{item.sop}.dcm") == dcmread(item.path)
+
+
+async def test_what_is_stored_is_found_and_fetched(node: Node) -> None:
+    received: list[Received] = []
+
+    async def keep(one: Received) -> None:
+        received.append(one)
+
+    data_set = Dataset()
+    data_set.SOPClassUID, data_set.SOPInstanceUID = CT_IMAGE, "2.25.3"
+    data_set.StudyInstanceUID, data_set.SeriesInstanceUID = "2.25.1", "2.25.2"
+    data_set.SpecificCharacterSet, data_set.PatientName = "ISO_IR 192", "Müller^Jörg"
+    async with client(address(node), sop_classes=ALL, storage=[CT], keep=keep) as archive:
+        assert (await archive.store(data_set)).status == 0x0000
+        keys = {"PatientName": "Mül*", "StudyInstanceUID": ""}
+        (match,) = [match async for match in archive.find(STUDY_ROOT_FIND, "STUDY", **keys)]
+        uid = match.StudyInstanceUID
+        *_, last = [r async for r in archive.get(STUDY_ROOT_GET, "STUDY", StudyInstanceUID=uid)]
+    assert last.suboperations.completed == 1
+    (one,) = received
+    assert one.data_set() == data_set
+
+
+async def test_operations_run_at_once_and_a_query_that_is_left_is_cancelled(node: Node) -> None:
+    await send_made(node.dimse_port, [made(number, study=number) for number in range(1, 30)])
+    async with client(address(node), sop_classes=ALL) as archive:
+        async with aclosing(archive.find(STUDY_ROOT_FIND, "STUDY", StudyInstanceUID="")) as matches:
+            async for _ in matches:
+                break
+        await asyncio.gather(*(archive.echo() for _ in range(20)))
+
+
+async def test_a_failure_is_raised_with_its_status(node: Node) -> None:
+    await send_made(node.dimse_port, [made(1)])
+
+    async def keep(_one: Received) -> None:
+        raise OutOfResources("no room")
+
+    async with client(address(node), sop_classes=ALL, storage=[CT], keep=keep) as archive:
+        with pytest.raises(RequestFailed, match="A801H") as unknown:
+            _ = [r async for r in archive.move(STUDY_ROOT_MOVE, "NOWHERE", "STUDY", StudyInstanceUID=STUDY)]
+        assert unknown.value.status == 0xA801
+        with pytest.raises(RequestFailed, match="A702H"):
+            _ = [r async for r in archive.get(STUDY_ROOT_GET, "STUDY", StudyInstanceUID=STUDY)]
+        with pytest.raises(RequestFailed, match="A900H"):
+            _ = [match async for match in archive.find(STUDY_ROOT_FIND, "NOSUCH")]
+
+
+async def test_what_was_not_agreed_on_and_who_is_not_there() -> None:
+    with pytest.raises(PeerUnreachable):
+        async with client(f"NOBODY@{free_address()}", sop_classes=ALL):
+            pass
+    ae = AE("ARCHIVE")
+    ae.add_supported_context(VERIFICATION)
+    host, _, port = free_address().rpartition(":")
+    server = ae.start_server((host, int(port)), block=False, evt_handlers=[(evt.EVT_C_ECHO, lambda _: 0)])
+    try:
+        async with client(f"ARCHIVE@{host}:{port}", sop_classes=ALL) as archive:
+            await archive.echo()
+            with pytest.raises(NoPresentationContext):
+                _ = [match async for match in archive.find(STUDY_ROOT_FIND, "STUDY")]
+    finally:
+        server.shutdown()
