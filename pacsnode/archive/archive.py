@@ -35,7 +35,7 @@ from pacsnode.archive.readers import Readers
 from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
 from pacsnode.archive.recovery import Recovered, recover
 from pacsnode.archive.rows import RowBuilder
-from pacsnode.archive.schema import migrate
+from pacsnode.archive.schema import migrate, remedy_for
 from pacsnode.archive.search import Match, Search
 from pacsnode.archive.settling import Settler
 from pacsnode.archive.small_files import SmallFiles
@@ -300,5 +300,6 @@ def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Journal, Rec
         durable = sync != "none"
         journal = Journal(layout.journal, sync=durable, direct=durable and layout.writes_direct)
     except (sqlite3.Error, OSError) as error:
-        raise ArchiveError(f"data root {layout.root} cannot be used: {error}") from error
+        remedy = remedy_for(error) if isinstance(error, sqlite3.Error) else ""
+        raise ArchiveError(f"data root {layout.root} cannot be used: {error}{remedy}") from error
     return Index(connection), journal, recovered, sync

@@ -33,6 +33,8 @@ REVISION = "0003"  # the newest of migrations/versions; a test compares
 
 _SQLITE_BUSY_TIMEOUT = 10.0  # seconds; start-up may meet a CLI command still closing the file
 
+_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
 metadata = MetaData()
 
 
@@ -257,4 +259,11 @@ def migrate(path: Path) -> None:
 
         upgrade(path)
     except sqlite3.Error as error:
-        raise ArchiveError(f"{path.name}: {error}") from error
+        raise ArchiveError(f"{path.name}: {error}{remedy_for(error)}") from error
+
+
+def remedy_for(error: sqlite3.Error) -> str:
+    """What to do about it, to be told behind the error: nothing is lost with a broken index."""
+    if getattr(error, "sqlite_errorcode", None) not in _BROKEN:
+        return ""
+    return "; `pacsnode index rebuild` makes a new one of the stored objects"

@@ -164,7 +164,7 @@ def test_index_of_a_newer_version_is_refused(index: Path) -> None:
 def test_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
     path.write_bytes(b"not a database at all, but long enough to be looked at" * 40)
-    with pytest.raises(ArchiveError):
+    with pytest.raises(ArchiveError, match="`pacsnode index rebuild`"):
         schema.migrate(path)
 
 

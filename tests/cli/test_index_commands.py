@@ -69,3 +69,16 @@ async def test_a_root_in_use_is_left_alone(pacsnode, node) -> None:
     ran = await asyncio.to_thread(pacsnode, "index", "rebuild", "--storage", node.settings.node.storage)
     assert ran.status == 1
     assert ran.errors.count("\n") == 1
+
+
+async def test_a_broken_index_is_said_to_need_a_rebuild(pacsnode, filled: Path, index: list[Path]) -> None:
+    broken = next(file for file in index if file.suffix == ".sqlite")
+    content = broken.read_bytes()
+    broken.write_bytes(content[:100] + b"\xee" * (len(content) - 100))
+    refused = await asyncio.to_thread(pacsnode, "index", "verify", "--storage", filled)
+    assert refused.status != 0
+    assert "`pacsnode index rebuild`" in refused.errors
+    rebuilt = await asyncio.to_thread(pacsnode, "index", "rebuild", "--storage", filled)
+    assert rebuilt.status == 0
+    verified = await asyncio.to_thread(pacsnode, "index", "verify", "--storage", filled, "--deep")
+    assert verified.status == 0
