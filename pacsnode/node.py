@@ -237,7 +237,7 @@ def serve(load: Callable[[], Settings]) -> int:
     Returns the exit status. Raises ConfigurationError, ArchiveError, OSError when the node cannot start.
     """
     settings = load()
-    configure(settings.log.level, settings.log.format)
+    configure(settings.log.level, settings.log.format, gather=True)
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
