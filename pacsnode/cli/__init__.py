@@ -11,6 +11,7 @@ import typer
 from typer import TyperException
 
 from pacsnode.cli import (
+    commitments,
     config,
     echo,
     find,
@@ -19,6 +20,7 @@ from pacsnode.cli import (
     index,
     jobs,
     move,
+    mpps,
     peers,
     serve,
     store,
@@ -69,6 +71,8 @@ def application() -> typer.Typer:
     app.add_typer(index.group(), name="index", rich_help_panel=here)
     app.add_typer(worklist.group(), name="worklist", rich_help_panel=here)
     app.add_typer(hl7.group(), name="hl7", rich_help_panel=here)
+    app.add_typer(mpps.group(), name="mpps", rich_help_panel=here)
+    app.add_typer(commitments.group(), name="commitments", rich_help_panel=here)
     app.add_typer(jobs.group(), name="jobs", rich_help_panel=here)
     app.add_typer(peers.group(), name="peers", rich_help_panel=here)
     app.command(rich_help_panel=here)(version.version)

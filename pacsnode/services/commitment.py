@@ -40,7 +40,8 @@ from pacsnode.net.service import Operation, Request, Response, ServiceClass
 from pacsnode.services import commitment_information as information
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import ProposedContext
-from pacsnode.workflow.commitment import ASK, INSPECT, REPORT, Commitment, State
+from pacsnode.workflow.commitment import ASK, INSPECT, REPORT
+from pacsnode.workflow.commitment_records import Commitment, State
 from pacsnode.workflow.jobs import Job
 
 REQUEST: Final = 1  # Action Type ID
@@ -112,7 +113,7 @@ class CommitmentService(ServiceClass):
 
     async def inspect(self, job: Job) -> None:
         """Read the instances of a request back; report at once if the peer has stayed."""
-        commitment = await self._commitments.get(_number(job))
+        commitment = await self._commitments.records.get(_number(job))
         if commitment.state is State.REQUESTED:
             commitment = await self._commitments.inspect(commitment)
         self._log.info(
@@ -144,7 +145,7 @@ class CommitmentService(ServiceClass):
 
     async def report(self, job: Job) -> None:
         """Report a result on an association of our own, as SCP by role selection (PS3.4 J.3.3.1.2)."""
-        commitment = await self._commitments.get(_number(job))
+        commitment = await self._commitments.records.get(_number(job))
         if commitment.state is not State.CHECKED:
             return
         async with self._connected(commitment, roles={STORAGE_COMMITMENT: (False, True)}) as user:
@@ -170,7 +171,7 @@ class CommitmentService(ServiceClass):
 
     async def ask(self, job: Job) -> None:
         """Ask a peer to commit (PS3.4 J.3.2.1.2), and leave it a moment to answer at once."""
-        commitment = await self._commitments.get(_number(job))
+        commitment = await self._commitments.records.get(_number(job))
         if commitment.state is not State.REQUESTED:
             return
         answered = self._awaited[commitment.transaction_uid] = asyncio.Event()

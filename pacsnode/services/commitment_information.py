@@ -9,7 +9,8 @@ from pacsnode.dicom.data_set import read_whole
 from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.errors import CannotUnderstand, InvalidArgumentValue
 from pacsnode.net.service import Request
-from pacsnode.workflow.commitment import COMMITTED, PROCESSING_FAILURE, Commitment
+from pacsnode.workflow.commitment import PROCESSING_FAILURE
+from pacsnode.workflow.commitment_records import COMMITTED, Commitment
 
 _COMMITTED_SEQUENCE: Final = "ReferencedSOPSequence"
 _FAILED_SEQUENCE: Final = "FailedSOPSequence"

@@ -2,20 +2,28 @@
 
 As provider: a request is durable before it is answered, each instance is read back, the result is kept until
 the peer has taken it. As user: after forwarding, the peer is asked, and its answer is kept per instance; only
-`committed_at` tells where else an object is safe.
+`Records.committed_at` tells where else an object is safe.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from pacsnode.archive.archive import Archive
 from pacsnode.archive.integrity import Condition, Reference
 from pacsnode.dicom.uid import UID, new_uid
 from pacsnode.errors import InvalidArgumentValue
-from pacsnode.workflow.database import Database, Row, Transaction
+from pacsnode.workflow.commitment_records import (
+    COMMITTED,
+    Commitment,
+    Records,
+    Role,
+    State,
+    insert,
+    move,
+    references_of,
+)
+from pacsnode.workflow.database import Database, Transaction
 from pacsnode.workflow.jobs import Jobs
 
 INSPECT: Final = "commitment.inspect"  # kinds of jobs: read back here
@@ -24,7 +32,6 @@ ASK: Final = "commitment.ask"  # ask a peer
 MOST: Final = 1000  # instances asked for with one request
 
 # Failure Reason (0008,1197), PS3.3 C.14.1.1
-COMMITTED: Final = 0
 PROCESSING_FAILURE: Final = 0x0110
 NO_SUCH_INSTANCE: Final = 0x0112
 CLASS_INSTANCE_CONFLICT: Final = 0x0119
@@ -39,70 +46,11 @@ REASON_OF: Final = {
 }
 
 
-class Role(StrEnum):
-    """Of this node."""
-
-    PROVIDER = "provider"
-    USER = "user"
-
-
-class State(StrEnum):
-    """Where a request is. A provider's: the first three; a user's: requested, then the last three."""
-
-    REQUESTED = "requested"
-    CHECKED = "checked"
-    REPORTED = "reported"
-    ACCEPTED = "accepted"  # the peer has taken the request, its result is awaited
-    ANSWERED = "answered"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """An instance and what is known of it: None nothing yet, 0 committed, else the Failure Reason."""
-
-    reference: Reference
-    reason: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Commitment:
-    """A request with its instances. Times in seconds since the epoch."""
-
-    id: int
-    role: Role
-    peer: str
-    local_ae: str
-    transaction_uid: UID
-    state: State
-    comment: str
-    requested_at: float
-    changed_at: float
-    results: tuple[Result, ...]
-
-    @property
-    def committed(self) -> list[Result]:
-        return [one for one in self.results if one.reason == COMMITTED]
-
-    @property
-    def failed(self) -> list[Result]:
-        return [one for one in self.results if one.reason]
-
-
-_INSERT = """
-    INSERT INTO commitment
-        (role, peer, local_ae, transaction_uid, state, comment, requested_at, changed_at)
-    VALUES (?, ?, ?, ?, ?, '', ?, ?)
-"""
 _SENT = """
     SELECT sop_instance, sop_class FROM commitment_wanted WHERE peer = ?1 AND sop_instance NOT IN (
         SELECT item FROM job_item JOIN job ON job.id = job_item.job
         WHERE job.peer = ?1 AND job.state NOT IN ('done', 'cancelled')
     )
-"""
-_COMMITTED_AT = """
-    SELECT DISTINCT c.peer FROM commitment_instance i JOIN commitment c ON c.id = i.commitment
-    WHERE i.sop_instance = ? AND i.sop_class = ? AND i.reason = 0 AND c.role = 'user' AND c.state = 'answered'
 """
 
 
@@ -111,6 +59,7 @@ class Commitments:
 
     def __init__(self, database: Database, jobs: Jobs, archive: Archive, own_title: str) -> None:
         self._database = database
+        self.records = Records(database)
         self._jobs = jobs
         self._archive = archive
         self._own_title = own_title
@@ -134,11 +83,11 @@ class Commitments:
             reason = None
             if earlier:
                 number = int(earlier[0]["id"])
-                if await _references(transaction, number) == set(references):
+                if await references_of(transaction, number) == set(references):
                     await self._inspect_again(transaction, number)
                     return number
                 reason = DUPLICATE_TRANSACTION
-            number = await self._insert(
+            number = await insert(
                 transaction, Role.PROVIDER, peer, local_ae, transaction_uid, references, reason
             )
             await self._to_inspect(transaction, number)
@@ -153,8 +102,8 @@ class Commitments:
                 "UPDATE commitment_instance SET reason = ? WHERE commitment = ? AND sop_instance = ?",
                 [(REASON_OF[found[ref]], commitment.id, ref.sop_instance) for ref in unknown],
             )
-            await _move(transaction, commitment.id, State.CHECKED)
-        return await self.get(commitment.id)
+            await move(transaction, commitment.id, State.CHECKED)
+        return await self.records.get(commitment.id)
 
     async def report_later(self, commitment: Commitment) -> None:
         """Have the result reported on an association of its own."""
@@ -198,7 +147,7 @@ class Commitments:
         numbers = []
         for start in range(0, len(references), MOST):
             chunk = references[start : start + MOST]
-            number = await self._insert(transaction, Role.USER, peer, self._own_title, new_uid(), chunk, None)
+            number = await insert(transaction, Role.USER, peer, self._own_title, new_uid(), chunk, None)
             await self._jobs.add(transaction, ASK, peer, {"commitment": number}, key=f"{ASK}:{number}")
             numbers.append(number)
         return numbers
@@ -240,22 +189,10 @@ class Commitments:
                 " WHERE commitment = ? AND sop_instance = ? AND sop_class = ?",
                 [(reason, number, one.sop_instance, one.sop_class) for one, reason in reasons.items()],
             )
-            await _move(transaction, number, State.ANSWERED)
-        return await self.get(number)
-
-    async def committed_at(self, reference: Reference) -> list[str]:
-        """The peers that have committed to an instance."""
-        rows = await self._database.fetch(_COMMITTED_AT, (reference.sop_instance, reference.sop_class))
-        return [row["peer"] for row in rows]
+            await move(transaction, number, State.ANSWERED)
+        return await self.records.get(number)
 
     # Both
-
-    async def get(self, number: int) -> Commitment:
-        rows = await self._database.fetch("SELECT * FROM commitment WHERE id = ?", (number,))
-        instances = await self._database.fetch(
-            "SELECT * FROM commitment_instance WHERE commitment = ?", (number,)
-        )
-        return _commitment(rows[0], instances)
 
     async def resume(self) -> None:
         """Go on with what a crash interrupted between two jobs."""
@@ -265,26 +202,6 @@ class Commitments:
             )
             for row in rows:
                 await self._to_inspect(transaction, row["id"])
-
-    async def _insert(
-        self,
-        transaction: Transaction,
-        role: Role,
-        peer: str,
-        local_ae: str,
-        transaction_uid: UID,
-        references: Sequence[Reference],
-        reason: int | None,
-    ) -> int:
-        now = time.time()
-        values = (role, peer, local_ae, transaction_uid, State.REQUESTED, now, now)
-        number = await transaction.insert(_INSERT, values)
-        await transaction.execute_many(
-            "INSERT INTO commitment_instance (commitment, sop_instance, sop_class, reason)"
-            " VALUES (?, ?, ?, ?)",
-            [(number, one.sop_instance, one.sop_class, reason) for one in references],
-        )
-        return number
 
     async def _inspect_again(self, transaction: Transaction, number: int) -> None:
         """A finished request is looked at anew: since its result, objects may have come."""
@@ -304,36 +221,4 @@ class Commitments:
 
     async def _note(self, number: int, state: State, comment: str = "") -> None:
         async with self._database.transaction() as transaction:
-            await _move(transaction, number, state, comment)
-
-
-async def _references(transaction: Transaction, number: int) -> set[Reference]:
-    rows = await transaction.fetch(
-        "SELECT sop_class, sop_instance FROM commitment_instance WHERE commitment = ?", (number,)
-    )
-    return {Reference(UID(row["sop_class"]), UID(row["sop_instance"])) for row in rows}
-
-
-async def _move(transaction: Transaction, number: int, state: State, comment: str = "") -> None:
-    await transaction.execute(
-        "UPDATE commitment SET state = ?, comment = ?, changed_at = ? WHERE id = ?",
-        (state, comment, time.time(), number),
-    )
-
-
-def _commitment(row: Row, instances: Sequence[Row]) -> Commitment:
-    return Commitment(
-        row["id"],
-        Role(row["role"]),
-        row["peer"],
-        row["local_ae"],
-        UID(row["transaction_uid"]),
-        State(row["state"]),
-        row["comment"],
-        row["requested_at"],
-        row["changed_at"],
-        tuple(
-            Result(Reference(UID(one["sop_class"]), UID(one["sop_instance"])), one["reason"])
-            for one in instances
-        ),
-    )
+            await move(transaction, number, state, comment)

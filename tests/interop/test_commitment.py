@@ -15,7 +15,7 @@ from pacsnode.archive.integrity import Reference
 from pacsnode.config import Peer
 from pacsnode.dicom.uid import UID
 from pacsnode.node import Node
-from pacsnode.workflow.commitment import State
+from pacsnode.workflow.commitment_records import State
 from tests.conftest import SettingsOf, settings_for
 from tests.support.dimse_n import SYNTAXES, Listener, asked, listening, reference, scp_role
 from tests.support.objects import made, object_path
@@ -184,7 +184,7 @@ async def test_a_request_that_is_repeated_is_answered_again(scene: tuple[Node, L
 
 async def eventually_reported(node: Node, number: int) -> None:
     async with asyncio.timeout(10):
-        while (await node.workflow.commitments.get(number)).state is not State.REPORTED:  # noqa: ASYNC110
+        while (await node.workflow.commitments.records.get(number)).state is not State.REPORTED:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -225,7 +225,7 @@ async def ask(node: Node, peer: str, pairs: Sequence[tuple[str, str]]) -> int:
 
 async def reached(node: Node, number: int, state: State) -> None:
     async with asyncio.timeout(10):
-        while (await node.workflow.commitments.get(number)).state is not state:  # noqa: ASYNC110
+        while (await node.workflow.commitments.records.get(number)).state is not state:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -283,7 +283,9 @@ async def test_an_archive_is_asked_and_its_answer_kept(archive: tuple[Node, Arch
     result.FailedSOPSequence = [failed]
     assert await asyncio.to_thread(scp.report, node.dimse_port, result, 2) == 0x0000
     await reached(node, number, State.ANSWERED)
-    places = [await node.workflow.commitments.committed_at(Reference(UID(c), UID(i))) for c, i in STORED]
+    places = [
+        await node.workflow.commitments.records.committed_at(Reference(UID(c), UID(i))) for c, i in STORED
+    ]
     assert places == [["ARCHIVE"], ["ARCHIVE"], []]
 
 
@@ -301,7 +303,7 @@ async def test_results_that_fit_nothing_are_refused(archive: tuple[Node, Archive
         (information(*STORED, uid=uid), 3, 0x0113),
     ):
         assert await asyncio.to_thread(scp.report, node.dimse_port, told, event) == status
-    assert (await node.workflow.commitments.get(number)).state is State.ACCEPTED
+    assert (await node.workflow.commitments.records.get(number)).state is State.ACCEPTED
 
 
 async def test_a_request_that_failed_is_asked_again_under_another_uid(archive: tuple[Node, Archive]) -> None:
@@ -346,7 +348,7 @@ async def test_what_one_node_forwards_another_commits_to(tmp_path: Path, wait: f
             await send_made(here.dimse_port, OBJECTS)
             for one in OBJECTS:
                 async with asyncio.timeout(10):
-                    while not await here.workflow.commitments.committed_at(  # noqa: ASYNC110
+                    while not await here.workflow.commitments.records.committed_at(  # noqa: ASYNC110
                         Reference(UID(CT_IMAGE), UID(one.sop))
                     ):
                         await asyncio.sleep(0.02)
