@@ -91,13 +91,15 @@ class Hl7Inbox:
     async def run(self) -> None:
         """Forget old messages, now and then."""
         while True:
-            if self._settings.keep_days:
-                async with self._database.transaction() as transaction:
-                    await transaction.execute(
-                        "DELETE FROM hl7_message WHERE received_at < ?",
-                        (time.time() - self._settings.keep_days * DAY,),
-                    )
+            await self.tidy()
             await asyncio.sleep(_TIDYING)
+
+    async def tidy(self) -> None:
+        """Forget the messages that are older than `hl7.keep_days`."""
+        if self._settings.keep_days:
+            before = time.time() - self._settings.keep_days * DAY
+            async with self._database.transaction() as transaction:
+                await transaction.execute("DELETE FROM hl7_message WHERE received_at < ?", (before,))
 
     async def messages(self, *, refused_only: bool = False, limit: int = 100) -> list[ReceivedMessage]:
         """The newest messages, newest first."""
