@@ -146,9 +146,7 @@ async def answer(search: Search, query: Query) -> tuple[float, int]:
     encoder = ResponseEncoder(query, ENCODING, "PACSNODE")
     started = time.perf_counter()
     first, matches = 0.0, 0
-    async for chunk in search.find(query):
-        for match in chunk:
-            encoder.encode(match)
+    async for chunk in search.find_as(query, encoder.encode):
         matches += len(chunk)
         first = first or time.perf_counter() - started
     return first or time.perf_counter() - started, matches
