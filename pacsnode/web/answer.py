@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pacsnode.errors import PacsnodeError, RequestRefused
 from pacsnode.web.sources import Buffer, Source
@@ -94,6 +94,17 @@ async def _until_gone(receive: Receive, sending: Coroutine[None, None, None]) ->
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class Endpoint:
+    """A resource as an ASGI application. A plain function would get error handling of its own around it."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[ASGIApp]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._answer(Request(scope, receive))
+        await answer(scope, receive, send)
 
 
 def not_modified(request: Request, etag: str, cache: str) -> Answer | None:

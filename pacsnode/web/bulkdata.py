@@ -19,7 +19,7 @@ from pacsnode.dicom.places import UNDEFINED, Places
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES, EXPLICIT_VR_LE
 from pacsnode.dicom.vr import WORD_LENGTHS
 from pacsnode.errors import RequestRefused
-from pacsnode.web.answer import Answer
+from pacsnode.web.answer import Answer, Endpoint
 from pacsnode.web.facade import Facade
 from pacsnode.web.media import OCTETS, Acceptable, Offer, acceptable
 from pacsnode.web.pixels import Representation, form_of, pixel_data_of
@@ -51,8 +51,11 @@ def routes(facade: Facade) -> list[BaseRoute]:
     async def retrieve_all(request: Request) -> Answer:
         return await answer_bulkdata(facade, request)
 
-    every = [Route(f"{path}/bulkdata", retrieve_all, methods=METHODS) for path in (STUDY, SERIES, INSTANCE)]
-    return [Route(INSTANCE + "/bulkdata/{element:path}", retrieve_element, methods=METHODS), *every]
+    every = [
+        Route(f"{path}/bulkdata", Endpoint(retrieve_all), methods=METHODS)
+        for path in (STUDY, SERIES, INSTANCE)
+    ]
+    return [Route(INSTANCE + "/bulkdata/{element:path}", Endpoint(retrieve_element), methods=METHODS), *every]
 
 
 async def answer_bulkdata(facade: Facade, request: Request) -> Answer:

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from pacsnode.archive.lookup import Held
 from pacsnode.errors import RequestRefused
-from pacsnode.web.answer import OBJECT_AGE, Answer, not_modified, single
+from pacsnode.web.answer import OBJECT_AGE, Answer, Endpoint, not_modified, single
 from pacsnode.web.facade import Facade
 from pacsnode.web.media import Acceptable, acceptable
 from pacsnode.web.multipart import Writer
@@ -51,8 +51,10 @@ def routes(facade: Facade) -> list[BaseRoute]:
 
         return await answer_representations(facade, request, provide)
 
-    pixel_data = [Route(f"{path}/pixeldata", retrieve_pixel_data, methods=METHODS) for path in _LEVELS]
-    return [Route(INSTANCE + "/frames/{frames}", retrieve_frames, methods=METHODS), *pixel_data]
+    pixel_data = [
+        Route(f"{path}/pixeldata", Endpoint(retrieve_pixel_data), methods=METHODS) for path in _LEVELS
+    ]
+    return [Route(INSTANCE + "/frames/{frames}", Endpoint(retrieve_frames), methods=METHODS), *pixel_data]
 
 
 _LEVELS: Final = (STUDY, SERIES, INSTANCE)

@@ -8,6 +8,7 @@ What is no media range is ignored (8.7.7); a request without an Accept header is
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from starlette.requests import Request
@@ -97,9 +98,15 @@ class Acceptable:
 
 def acceptable(request: Request) -> Acceptable:
     """What a request accepts."""
-    query = _ranges(request.query_params.getlist("accept"), in_query=True)
-    headers = request.headers.getlist("accept")
-    return Acceptable(query, _ranges(headers) if any(map(str.strip, headers)) else [MediaRange(ANY)])
+    query = request.query_params.getlist("accept") if request.scope["query_string"] else ()
+    return _acceptable(tuple(query), tuple(request.headers.getlist("accept")))
+
+
+@lru_cache(maxsize=1024)
+def _acceptable(query: tuple[str, ...], headers: tuple[str, ...]) -> Acceptable:
+    """A viewer says the same in every request."""
+    ranges = _ranges(headers) if any(map(str.strip, headers)) else [MediaRange(ANY)]
+    return Acceptable(_ranges(query, in_query=True), ranges)
 
 
 def parse(text: str, *, in_query: bool = False) -> MediaRange | None:

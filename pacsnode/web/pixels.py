@@ -6,7 +6,7 @@ uncompressed is decoded in worker processes, the frames that are asked for alone
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from pacsnode.archive.frame_index import PixelData, fragments_of, swapped
 from pacsnode.archive.lookup import Held
@@ -52,6 +52,7 @@ class Representation:
     made: Transcoded | None = None
 
 
+@lru_cache(maxsize=1024)
 def form_of(accepted: Acceptable, stored: UID, *, alone: bool) -> Form:
     """The form that is wanted most. `alone`: there may be one representation, so no multipart is needed.
 

@@ -20,7 +20,7 @@ from pacsnode.archive.lookup import Held
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand, OperationError, RequestRefused
-from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, not_modified, single
+from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, Endpoint, not_modified, single
 from pacsnode.web.bulkdata import answer_bulkdata
 from pacsnode.web.facade import Facade
 from pacsnode.web.media import DICOM, OCTETS, Offer, acceptable
@@ -85,7 +85,7 @@ def routes(facade: Facade) -> list[BaseRoute]:
             return _zipped(facade, planned, fields)
         return await _multipart(facade, request, planned, len(found), fields)
 
-    return [Route(path, retrieve, methods=METHODS) for path in (STUDY, SERIES, INSTANCE)]
+    return [Route(path, Endpoint(retrieve), methods=METHODS) for path in (STUDY, SERIES, INSTANCE)]
 
 
 def _plan(found: Sequence[Held], wanted: Sequence[str]) -> list[_Planned]:
