@@ -15,7 +15,8 @@ from typing import Final, TypeAlias
 
 from pacsnode.log import get_logger
 from pacsnode.workflow.database import Database, Row, Transaction
-from pacsnode.workflow.receipts import Receipts
+from pacsnode.workflow.ledger import Ledger
+from pacsnode.workflow.receipts import Receipts, recover
 
 log = get_logger()
 
@@ -84,8 +85,10 @@ _CANCEL = (
 class Jobs:
     """The queue, and the handlers of what stands in it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ledger: Ledger | None = None) -> None:
+        """`ledger`: None in a process that runs no jobs."""
         self._database = database
+        self._ledger = ledger
         self.handlers: dict[str, Handler] = {}
         self._listeners: list[Callable[[], None]] = []
 
@@ -185,9 +188,14 @@ class Jobs:
         )
         return [row["item"] for row in rows]
 
+    async def recover(self) -> None:
+        """Cross out what a process that was killed had heard of, before anything runs."""
+        if self._ledger is not None:
+            await recover(self._database, self._ledger)
+
     def receipts(self, job: Job) -> Receipts:
         """Where the items of a job are crossed out as they are acknowledged."""
-        return Receipts(self._database, job.id)
+        return Receipts(self._database, job.id, self._ledger)
 
     async def all(
         self, states: Iterable[State] = (), peer: str | None = None, limit: int = 1000

@@ -109,6 +109,7 @@ class Runner:
 
     async def run(self) -> None:
         """Begin with what a crash interrupted; go on until cancelled."""
+        await self._jobs.recover()
         await self._requeue(_CRASHED)
         try:
             while True:

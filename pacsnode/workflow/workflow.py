@@ -13,6 +13,7 @@ from pacsnode.workflow.commitment import Commitments
 from pacsnode.workflow.database import Database, Transaction
 from pacsnode.workflow.hl7_inbox import Hl7Inbox
 from pacsnode.workflow.jobs import Jobs
+from pacsnode.workflow.ledger import Ledger
 from pacsnode.workflow.mpps import PerformedStep, PerformedSteps, StepEvent
 from pacsnode.workflow.mpps_outbox import Outbox
 from pacsnode.workflow.peers import Peers
@@ -28,10 +29,13 @@ RESTART: Final = 5.0  # seconds; the file may be usable again then: a full disk,
 class Workflow:
     """State beside the objects. Build it with open(); start() comes after the services have registered."""
 
-    def __init__(self, database: Database, archive: Archive, settings: Settings, root: Path) -> None:
+    def __init__(
+        self, database: Database, archive: Archive, settings: Settings, root: Path, ledger: Ledger | None
+    ) -> None:
         self.database = database
+        self._ledger = ledger
         self.peers = Peers(database, settings.peers)
-        self.jobs = Jobs(database)
+        self.jobs = Jobs(database, ledger)
         self._runner = Runner(database, self.jobs, settings.jobs)
         self.arrivals = Arrivals(database, archive, settings.workflow)
         self.worklist = Worklist(database, settings.worklist)
@@ -51,7 +55,8 @@ class Workflow:
     @classmethod
     async def open(cls, root: Path, archive: Archive, settings: Settings) -> Self:
         """Open the state in a data root. Raises ArchiveError."""
-        return cls(await Database.open(root), archive, settings, root)
+        database = await Database.open(root)
+        return cls(database, archive, settings, root, await asyncio.to_thread(_ledger, root))
 
     def attend(self, run: Callable[[], Awaitable[None]]) -> None:
         """Have `run`, which does not end by itself, run between start() and stop() too."""
@@ -80,6 +85,8 @@ class Workflow:
 
     async def close(self) -> None:
         await self.database.close()
+        if self._ledger is not None:
+            self._ledger.close()
 
     async def _move_worklist(self, transaction: Transaction, step: PerformedStep, event: StepEvent) -> None:
         """Tell the worklist that steps have been started or have ended."""
@@ -90,6 +97,14 @@ class Workflow:
             elif event is not StepEvent.UPDATED:
                 discontinued = event is StepEvent.DISCONTINUED
                 await self.worklist.step_finished(transaction, **named, discontinued=discontinued)
+
+
+def _ledger(root: Path) -> Ledger | None:
+    try:
+        return Ledger.open(root)
+    except OSError as error:  # a full disk: objects may be sent twice after a crash, that is all
+        log.warning("receipts.unavailable", reason=str(error))
+        return None
 
 
 async def _forever(run: Callable[[], Awaitable[None]]) -> None:
