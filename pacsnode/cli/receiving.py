@@ -15,8 +15,7 @@ from pacsnode.dimse.assembler import Sink
 from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.dimse.status import SUCCESS
 from pacsnode.errors import CannotUnderstand, OutOfResources
-from pacsnode.net.association import Association
-from pacsnode.net.service import Operation, Request, Response, ServiceClass
+from pacsnode.net.service import Channel, Operation, Request, Response, ServiceClass
 from pacsnode.ul.negotiation import AcceptedContext
 
 
@@ -38,7 +37,7 @@ class FolderStorage(ServiceClass):
     def operations(self) -> Mapping[CommandField, Operation]:
         return {CommandField.C_STORE_RQ: self.c_store}
 
-    def open_data_set(self, association: Association, context: AcceptedContext, command: CommandSet) -> Sink:
+    def open_data_set(self, association: Channel, context: AcceptedContext, command: CommandSet) -> Sink:
         sop_instance = command.sop_instance
         if not is_uid(sop_instance):  # it becomes the name of a file
             raise CannotUnderstand("the command names no valid SOP Instance UID")

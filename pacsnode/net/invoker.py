@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from pacsnode.dimse import message as messages
 from pacsnode.dimse.assembler import MemorySink, Message
 from pacsnode.dimse.command import CommandSet
 from pacsnode.dimse.status import is_pending
 from pacsnode.errors import InvalidMessage, RemoteError
+from pacsnode.ul.negotiation import AcceptedContext
 from pacsnode.ul.pdu import Buffer
-
-if TYPE_CHECKING:
-    from pacsnode.net.association import Association
-    from pacsnode.ul.negotiation import AcceptedContext
 
 UNREAD_RESPONSES: Final = 500  # responses that may wait for their reader before the socket is left unread
 UNLIMITED_WINDOW: Final = 256  # requests outstanding where the peer sets no limit
@@ -26,6 +23,16 @@ CommandOf = Callable[[int], bytes]
 
 OutgoingData = Buffer | AsyncGenerator[Buffer, None]
 """A data set as it is to be sent: whole, or in pieces as they become available."""
+
+
+class Sending(Protocol):
+    """The association as the invoker sees it."""
+
+    ended: asyncio.Event
+
+    async def send(self, context_id: int, command: bytes, data: OutgoingData | None) -> None: ...
+
+    def look_at_flow(self) -> None: ...
 
 
 class _Exchange:
@@ -89,7 +96,7 @@ class _Many(_Exchange):
 class Invoker:
     """Sends requests within the negotiated window and gives each its responses."""
 
-    def __init__(self, association: Association) -> None:
+    def __init__(self, association: Sending) -> None:
         self._association = association
         self._loop = asyncio.get_running_loop()
         self._exchanges: dict[int, _Exchange] = {}

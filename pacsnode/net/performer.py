@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from pacsnode.dimse.assembler import MemorySink, Message, RefusingSink, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
@@ -21,16 +21,32 @@ from pacsnode.errors import (
     SopClassNotSupported,
 )
 from pacsnode.net.refusal import refusal_of
-from pacsnode.net.service import Matches, Operation, Request, Response, ServiceRegistry
-
-if TYPE_CHECKING:
-    from pacsnode.net.association import Association
-    from pacsnode.ul.negotiation import AcceptedContext
+from pacsnode.net.service import Channel, Matches, Operation, Request, Response, ServiceRegistry
+from pacsnode.ul.negotiation import AcceptedContext
 
 MAX_OPERATIONS: Final = 256  # requests in hand at once where the peer was granted an unlimited window
 SPARE_OPERATIONS: Final = 8  # beyond the granted window: C-CANCEL and C-ECHO must get through
 CANCELLABLE: Final = frozenset({CommandField.C_FIND_RQ, CommandField.C_GET_RQ, CommandField.C_MOVE_RQ})
 _WRONG_ROLE: Final = "this side has another role for the SOP class on this association"
+
+
+class Answering(Channel, Protocol):
+    """The association as the performer sees it."""
+
+    @property
+    def holds_responses(self) -> bool: ...
+
+    def respond(self, request: Request, response: Response) -> None: ...
+
+    def respond_many(self, request: Request, matches: Matches) -> None: ...
+
+    async def responses_sent(self) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def operation_ended(self) -> None: ...
+
+    def look_at_flow(self) -> None: ...
 
 
 class _Running:
@@ -47,7 +63,7 @@ class _Running:
 class Performer:
     """Hands requests to the service classes and sends their responses."""
 
-    def __init__(self, association: Association, registry: ServiceRegistry) -> None:
+    def __init__(self, association: Answering, registry: ServiceRegistry) -> None:
         self.served = 0  # operations that have ended
         self._association = association
         self._registry = registry
@@ -130,6 +146,10 @@ class Performer:
             await self._answer(request)
         except OperationError as error:
             self._refuse(request, error)
+        except InvalidMessage as error:  # an element of the command that only its operation reads
+            _discard(request)
+            self._association.log.warning("message.invalid", reason=str(error))
+            self._association.abort_now(str(error))
         except asyncio.CancelledError:
             _discard(request)
             if not running.cancelled:

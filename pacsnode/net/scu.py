@@ -17,8 +17,8 @@ from pacsnode.dimse import message as messages
 from pacsnode.dimse import message_n
 from pacsnode.dimse.command import PRIORITY_MEDIUM, CommandField, CommandSet, Element
 from pacsnode.errors import NoPresentationContext
-from pacsnode.net.association import Association
 from pacsnode.net.invoker import CommandOf, OutgoingData
+from pacsnode.net.service import Channel
 from pacsnode.ul.negotiation import AcceptedContext
 
 _COUNTERS: Final = (
@@ -61,7 +61,7 @@ class Reply:
 class ServiceUser:
     """An association with an SCU for each service."""
 
-    def __init__(self, association: Association) -> None:
+    def __init__(self, association: Channel) -> None:
         self.association = association
 
     @property

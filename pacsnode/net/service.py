@@ -6,19 +6,52 @@ negotiation and dispatch read everything they need from it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+import structlog
 
 from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.assembler import MemorySink, RefusingSink, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.errors import SopClassNotSupported, UnrecognizedOperation
-from pacsnode.ul.negotiation import AcceptedContext
+from pacsnode.net.invoker import CommandOf, OutgoingData
+from pacsnode.ul.negotiation import AcceptedContext, AssociateAccept
 
-if TYPE_CHECKING:
-    from pacsnode.net.association import Association
+
+class Channel(Protocol):
+    """What services, and their users, see of an association; `Association` has it."""
+
+    accept: AssociateAccept | None
+    contexts: dict[int, AcceptedContext]
+    window: int
+    log: structlog.stdlib.BoundLogger
+    ended: asyncio.Event
+
+    @property
+    def calling_ae(self) -> str: ...
+
+    @property
+    def called_ae(self) -> str: ...
+
+    @property
+    def remote_address(self) -> str: ...
+
+    @property
+    def is_idle(self) -> bool: ...
+
+    def context_for(self, abstract_syntax: str) -> AcceptedContext | None: ...
+
+    def invoke(
+        self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None = None
+    ) -> AsyncGenerator[tuple[CommandSet, bytes], None]: ...
+
+    def invoke_once(
+        self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None = None
+    ) -> Coroutine[None, None, CommandSet]: ...
 
 
 @dataclass(slots=True)
@@ -28,7 +61,7 @@ class Request:
     `on_cancel`: set by a handler that ends by itself at C-CANCEL; one that does not set it is stopped.
     """
 
-    association: Association
+    association: Channel
     context: AcceptedContext
     command: CommandSet
     data: Sink | None
@@ -100,7 +133,7 @@ class ServiceClass:
         """The answer to SOP Class Extended Negotiation (PS3.7 D.3.3.5); None leaves the item out."""
         return None
 
-    def open_data_set(self, association: Association, context: AcceptedContext, command: CommandSet) -> Sink:
+    def open_data_set(self, association: Channel, context: AcceptedContext, command: CommandSet) -> Sink:
         """Where the data set that follows `command` goes."""
         return MemorySink()
 

@@ -33,10 +33,10 @@ from pacsnode.errors import (
     RemoteError,
     UnknownDestination,
 )
-from pacsnode.net.association import Association, timeouts_of
+from pacsnode.net.association import timeouts_of
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser
-from pacsnode.net.service import Operation, Request, Response, ServiceClass
+from pacsnode.net.service import Channel, Operation, Request, Response, ServiceClass
 from pacsnode.services import commitment_information as information
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import ProposedContext
@@ -55,7 +55,7 @@ _TRANSIENT: Final = frozenset({0x0110, 0x0213})  # statuses that may be another 
 class _Asked:
     """Where a request came from; `answered` once its response has been given."""
 
-    association: Association
+    association: Channel
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -97,10 +97,14 @@ class CommitmentService(ServiceClass):
         transaction_uid, references = information.request_in(request)
         association = request.association
         key = association.calling_ae, transaction_uid
+        self._forget_those_gone()
         asked = self._asked[key] = _Asked(association)
         try:
             await self._commitments.accept(
-                association.calling_ae, association.called_ae, transaction_uid, references
+                association.calling_ae,
+                association.called_ae or self._room.settings.node.ae_title,
+                transaction_uid,
+                references,
             )
         except BaseException:
             self._asked.pop(key, None)
@@ -110,6 +114,11 @@ class CommitmentService(ServiceClass):
         )
         asked.answered.set()
         return Response(SUCCESS)
+
+    def _forget_those_gone(self) -> None:
+        """A repeated request may leave one that no job asks for."""
+        for key in [key for key, asked in self._asked.items() if asked.association.ended.is_set()]:
+            del self._asked[key]
 
     async def inspect(self, job: Job) -> None:
         """Read the instances of a request back; report at once if the peer has stayed."""

@@ -33,10 +33,10 @@ from pacsnode.dicom.sop_class import (
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.status import SUCCESS, is_pending
 from pacsnode.errors import JobRefused, RemoteError, UnknownDestination
-from pacsnode.net.association import Association, timeouts_of
+from pacsnode.net.association import timeouts_of
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply
-from pacsnode.net.service import ServiceClass
+from pacsnode.net.service import Channel, ServiceClass
 from pacsnode.services.room import Room
 from pacsnode.services.storage import StorageService
 from pacsnode.ul.negotiation import ProposedContext
@@ -334,7 +334,7 @@ class Prefetching:
 class FetchedStorage(StorageService):
     """Stores what comes on an association of our own: from the AE that was called."""
 
-    def source_of(self, association: Association) -> str:
+    def source_of(self, association: Channel) -> str:
         return association.called_ae
 
 

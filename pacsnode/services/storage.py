@@ -9,8 +9,7 @@ from pacsnode.dimse.assembler import Sink
 from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.dimse.status import SUCCESS
 from pacsnode.errors import CannotUnderstand, DataSetMismatch
-from pacsnode.net.association import Association
-from pacsnode.net.service import Operation, Request, Response, ServiceClass
+from pacsnode.net.service import Channel, Operation, Request, Response, ServiceClass
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptedContext
 
@@ -41,7 +40,7 @@ class StorageService(ServiceClass):
     def extended_negotiation(self, sop_class: UID, offered: bytes) -> bytes | None:
         return _EXTENDED_NEGOTIATION_ANSWER[: len(offered)]
 
-    def open_data_set(self, association: Association, context: AcceptedContext, command: CommandSet) -> Sink:
+    def open_data_set(self, association: Channel, context: AcceptedContext, command: CommandSet) -> Sink:
         """An incoming instance, so that the data set reaches the disk while it arrives."""
         if command.sop_class != context.abstract_syntax:
             raise DataSetMismatch(f"SOP class {command.sop_class} on a context for another")
@@ -55,7 +54,7 @@ class StorageService(ServiceClass):
             )
         )
 
-    def source_of(self, association: Association) -> str:
+    def source_of(self, association: Channel) -> str:
         """The AE title that an object comes from."""
         return association.calling_ae
 
