@@ -1,15 +1,13 @@
 """HL7 v2 messages: bytes to fields, and acknowledgements (HL7 v2.5.1 chapter 2).
 
-python-hl7 splits the text; what a field means stands in workflow.hl7_mapping. Reading is lenient where
-senders differ (line ends, undeclared character sets) and strict where a guess could harm a patient.
+What a field means stands in workflow.hl7_mapping. Reading is lenient where senders differ (line ends,
+undeclared character sets) and strict where a guess could harm a patient.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Self
-
-import hl7
 
 from pacsnode.errors import MessageRefused
 
@@ -48,6 +46,7 @@ _CODECS: Final = {
     "KSX1001": "euc_kr",
     "BIG5": "big5",
 }
+MOST: Final = 64  # repetitions or components that are looked at; names and identifiers have a few
 _LINE_END: Final = re.compile(r"\r\n?|\n")
 _ESCAPE: Final = re.compile(r"\\([^\\]*)\\")
 _NULL: Final = '""'  # a field that is to be emptied (2.7.1)
@@ -56,40 +55,46 @@ _SEPARATORS: Final = "|^~\\&"
 
 
 class Segment:
-    """One segment; fields, repetitions, components and subcomponents count from 1."""
+    """One segment; fields, repetitions, components and subcomponents count from 1.
+
+    Nothing is split before it is asked for: a sender may put a million separators into a message.
+    """
 
     __slots__ = ("_fields", "_separators", "name")
 
-    def __init__(self, fields: "hl7.Segment", separators: str) -> None:
-        self.name = str(fields[0])
-        self._fields = fields
+    def __init__(self, line: str, separators: str) -> None:
+        """`separators` as in MSH-1 and MSH-2: of fields, components, repetitions, escape, subcomponents."""
+        self._fields = line.split(separators[0])
         self._separators = separators
+        self.name = self._fields[0]
+        if self.name == "MSH":
+            self._fields.insert(1, separators[0])  # the separator itself is the first field (2.15.9.1)
 
     def text(self, field: int, component: int = 1, subcomponent: int = 1, repetition: int = 1) -> str:
         """A value, its escapes resolved; "" when absent or null."""
-        part: object = self._fields
-        for index in (field, repetition - 1, component - 1, subcomponent - 1):
-            if isinstance(part, str):  # the tree ends where there are no more separators
-                part = part if index == 0 else ""
-            else:
-                part = part[index] if index < len(part) else ""  # type: ignore[index, arg-type]
-        text = str(part).strip()
+        part = self._field(field)
+        for separator, number in zip("214", (repetition, component, subcomponent), strict=True):
+            parts = part.split(self._separators[int(separator)])
+            part = parts[number - 1] if number <= len(parts) else ""
+        text = part.strip()
         return "" if text == _NULL else self._unescaped(text)
 
     def repetitions(self, field: int) -> range:
-        return range(1, len(self._fields[field]) + 1) if field < len(self._fields) else range(0)
+        value = self._field(field)
+        return range(1, min(value.count(self._separators[2]), MOST) + 2) if value else range(0)
 
-    def components(self, field: int, repetition: int = 1) -> list[str]:
-        """All components of a field."""
-        values = self._fields[field] if field < len(self._fields) else []
-        count = len(values[repetition - 1]) if repetition <= len(values) else 0
-        if count and isinstance(values[repetition - 1], str):
-            count = 1
-        return [self.text(field, number, 1, repetition) for number in range(1, count + 1)]
+    def components(self, field: int) -> list[str]:
+        """All components of a field, in its first repetition."""
+        first = self._field(field).split(self._separators[2])[0]
+        count = min(first.count(self._separators[1]), MOST) + 1
+        return [self.text(field, number) for number in range(1, count + 1)]
 
     def is_null(self, field: int) -> bool:
         """Whether the sender wants the field to be emptied."""
-        return field < len(self._fields) and str(self._fields[field]).strip() == _NULL
+        return self._field(field).strip() == _NULL
+
+    def _field(self, number: int) -> str:
+        return self._fields[number] if number < len(self._fields) else ""
 
     def _unescaped(self, text: str) -> str:
         return _ESCAPE.sub(self._escape, text) if "\\" in text else text
@@ -130,12 +135,7 @@ class Message:
             reason = "the message does not begin with a header (MSH)"
             raise MessageRefused(reason, SEGMENT_SEQUENCE_ERROR, "MSH", rejected=True)
         separators = header[1] + header[2][:4] + _SEPARATORS[1 + len(header[2]) :]
-        try:
-            parsed = hl7.parse("\r".join(lines))
-        except Exception as error:  # whatever malformed text makes it raise
-            reason = f"the message cannot be split: {type(error).__name__}"
-            raise MessageRefused(reason, SEGMENT_SEQUENCE_ERROR, rejected=True) from error
-        return cls(tuple(Segment(segment, separators) for segment in parsed), codec)
+        return cls(tuple(Segment(line, separators) for line in lines), codec)
 
     @property
     def header(self) -> Segment:
