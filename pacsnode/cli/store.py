@@ -1,5 +1,6 @@
 """`pacsnode store`: sends files and folders to a peer, with a progress bar and a summary."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -89,9 +90,9 @@ async def _send_all(
 ) -> "Tally":
     """Send everything, made of `target` in worker processes, whose results go through `spool`."""
     from pacsnode.cli.sending import Sender, Transcoding, plan
-    from pacsnode.pixels.pool import Transcoder
+    from pacsnode.pixels.pool import Transcoder, TranscoderOptions
 
-    transcoder = Transcoder(spool)
+    transcoder = Transcoder(spool, TranscoderOptions(workers=os.cpu_count() or 1))
     sender = Sender(
         peer,
         ae_title,

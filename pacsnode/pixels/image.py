@@ -107,9 +107,8 @@ def set_bits(data_set: DataSet, image: Image) -> None:
 
 def mark_lossy(data_set: DataSet, ratio: float, method: str) -> None:
     """Say that the pixels have been through a lossy compression, where it is not said (PS3.3 C.7.6.1.1.5)."""
-    if (data_set.raw(LOSSY_IMAGE_COMPRESSION) or b"").strip(b" \0") == b"01":
-        return
-    set_text(data_set, LOSSY_IMAGE_COMPRESSION, b"CS", "01")
+    if (data_set.raw(LOSSY_IMAGE_COMPRESSION) or b"").strip(b" \0") != b"01":
+        set_text(data_set, LOSSY_IMAGE_COMPRESSION, b"CS", "01")
     if not data_set.raw(LOSSY_IMAGE_COMPRESSION_RATIO):
         set_text(data_set, LOSSY_IMAGE_COMPRESSION_RATIO, b"DS", f"{ratio:.2f}")
     if not data_set.raw(LOSSY_IMAGE_COMPRESSION_METHOD):

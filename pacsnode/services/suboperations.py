@@ -183,11 +183,15 @@ class SubOperations:
         at_hand: list[Located] = []
         to_make: deque[tuple[Located, AcceptedContext]] = deque()
         refused: dict[tuple[UID, UID], list[UID]] = {}
+        targets: dict[tuple[UID, UID], UID | None] = {}  # many objects are of few kinds
         for one in objects:
             accepted = context_of.get(one.sop_class, {})
-            target = self._instances.choose(one.transfer_syntax, accepted)
+            kind = one.sop_class, one.transfer_syntax
+            if kind not in targets:
+                targets[kind] = self._instances.choose(one.transfer_syntax, accepted)
+            target = targets[kind]
             if target is None:
-                refused.setdefault((one.sop_class, one.transfer_syntax), []).append(one.sop_instance)
+                refused.setdefault(kind, []).append(one.sop_instance)
             elif self._instances.is_at_hand(one.transfer_syntax, target):
                 at_hand.append(one)
             else:

@@ -7,7 +7,7 @@ import asyncio
 import struct
 import warnings
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest_asyncio
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.filereader import read_dataset
-from pynetdicom import AE, build_role, evt
+from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import CompositeInstanceRetrieveWithoutBulkDataGet as WITHOUT_BULK_DATA
 from pynetdicom.sop_class import CompositeInstanceRootRetrieveGet as GET
@@ -29,6 +29,7 @@ from pacsnode.node import Node
 from tests.conftest import needs, real_objects, settings_for
 from tests.support.compare import differences
 from tests.support.destination import free_address
+from tests.support.getting import Got, get, in_file
 from tests.support.objects import Part10, encoded, part10
 from tests.support.pixels import pixels_of
 from tests.support.programs import storescp
@@ -64,31 +65,6 @@ BULK = {0x7FE00010, 0x7FE00008, 0x7FE00009, 0x00287FE0, 0x56000020, 0x60003000, 
 
 
 @dataclass(frozen=True)
-class Got:
-    """What a requestor received, and the responses it had."""
-
-    statuses: list[Dataset] = field(default_factory=list)
-    stored: list[tuple[str, str, bytes]] = field(default_factory=list)  # UID, transfer syntax, data set
-
-    @property
-    def final(self) -> Dataset:
-        return self.statuses[-1]
-
-    @property
-    def only(self) -> Dataset:
-        ((sop, syntax, data),) = self.stored
-        return as_file(sop, syntax, data)
-
-
-def as_file(sop: str, syntax: str, data: bytes) -> Dataset:
-    return dcmread(BytesIO(in_file(sop, syntax, data)))
-
-
-def in_file(sop: str, syntax: str, data: bytes) -> bytes:
-    return file_meta(UID("1.2.3"), UID(sop), UID(syntax), "TEST") + data
-
-
-@dataclass(frozen=True)
 class Filled:
     """A node and the files it has."""
 
@@ -107,32 +83,8 @@ class Filled:
     ) -> Got:
         """C-GET by pynetdicom, which takes an object as it is stored, or in the transfer syntaxes `takes`."""
         items = [self.items[one] for one in ([name] if isinstance(name, str) else name)]
-        return await asyncio.to_thread(self._get, items, sop_class, takes, asked(level, items, **keys))
-
-    def _get(
-        self, items: list[Part10], sop_class: str, takes: tuple[str, ...] | None, identifier: Dataset
-    ) -> Got:
-        got = Got()
-
-        def store(event: evt.Event) -> int:
-            data = event.request.DataSet.getvalue()
-            syntax = str(event.context.transfer_syntax)
-            got.stored.append((str(event.request.AffectedSOPInstanceUID), syntax, data))
-            return 0x0000
-
         kinds = sorted({(item.sop_class, takes or (item.transfer_syntax,)) for item in items})
-        contexts = [build_context(sop_class), *(build_context(uid, list(offered)) for uid, offered in kinds)]
-        association = AE("PYNETDICOM").associate(
-            "127.0.0.1",
-            self.node.dimse_port,
-            contexts=contexts,
-            ext_neg=[build_role(uid, scp_role=True) for uid in {uid for uid, _ in kinds}],
-            evt_handlers=[(evt.EVT_C_STORE, store)],
-        )
-        assert association.is_established
-        got.statuses.extend(status for status, _ in association.send_c_get(identifier, sop_class))
-        association.release()
-        return got
+        return await get(self.node.dimse_port, sop_class, asked(level, items, **keys), kinds)
 
 
 def asked(level: str, items: Iterable[Part10], **keys: object) -> Dataset:
