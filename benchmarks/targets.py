@@ -216,7 +216,9 @@ class Pacsnode(Target):
     """This checkout, with the settings it ships."""
 
     name = "pacsnode"
-    durability = "file fdatasync'd, index row committed; its log synced within two seconds"
+    durability = (
+        "object synced (small: in the journal), index row committed; its log synced within two seconds"
+    )
 
     def command(self) -> list[str]:
         executable = Path(sys.executable).with_name("pacsnode")

@@ -1,16 +1,18 @@
-"""Object files at rest: layout, incoming files, synchronisation, renames and recovery (PS3.10 7).
+"""Object files at rest: layout, incoming files, synchronisation, renames (PS3.10 7).
 
     <root>/objects/<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm     what is acknowledged
     <root>/conflicts/<SOPInstanceUID>.<token>.dcm    other objects that came under a UID already taken
     <root>/incoming/<token>.part                     what is being received
     <root>/incoming/<token>.<size>.part              what is complete once it has this size
+    <root>/journal/<number>.log                      small objects until their files are synced: journal.py
     <root>/.lock                                     held while a node uses the root
 
-The token is the number the instance will have in the index. A file is synced under its token, its row is
-committed, then it gets its place in objects/ and the sender its answer. Its name in incoming/ goes only when
-the commit is known to be on the disk. So after a crash or a power cut the few files of incoming/ tell
-everything and objects/ needs no scan: one with a row wants its place at most, one without a row is indexed
-again if it is complete and forgotten if it was broken off. Blocking; for worker threads.
+The token is the number the instance will have in the index. A file too long for the journal is synced under
+its token, its row is committed, then it gets its place in objects/ and the sender its answer. Its name in
+incoming/ goes only when the commit is known to be on the disk. So after a crash or a power cut the few files
+of incoming/ and the journal tell everything and objects/ needs no scan: one with a row wants its place at
+most, one without a row is indexed again if it is complete and forgotten if it was broken off. Blocking; for
+worker threads.
 """
 
 import errno
