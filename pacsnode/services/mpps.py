@@ -65,7 +65,7 @@ class MppsService(ServiceClass):
         request.association.log.debug("mpps.retrieved", sop_instance=step.sop_instance, absent=len(absent))
         status = REQUESTED_ATTRIBUTES_MISSING if absent else SUCCESS
         data = encode_data_set(found, request.context.transfer_syntax)
-        return Response(status, data=data, attributes=tuple(absent))
+        return Response(status, data=data, offending=tuple(absent))
 
 
 def _check_sop_class(request: Request, sop_class: UID) -> None:

@@ -103,7 +103,7 @@ async def test_n_get_returns_what_is_asked_for_and_warns_of_what_is_not_there(be
     status, found = await get(begun, 0x00100020, 0x00400280)
     assert status.Status == 0x0001
     assert found.PatientID == "P1"
-    assert status.AttributeIdentifierList == 0x00400280
+    assert status.OffendingElement == 0x00400280
 
 
 MISSING = (
