@@ -129,6 +129,23 @@ async def test_each_store_names_the_move_it_serves_and_has_its_priority(settings
     ("sop_class", "level", "keys", "expected"),
     [
         (STUDY_ROOT_MOVE, "SERIES", {"StudyInstanceUID": STUDY, "SeriesInstanceUID": made(1).series}, 2),
+        (STUDY_ROOT_MOVE, "STUDY", {"StudyInstanceUID": f"{STUDY}\\{made(1, study=2).study}"}, 4),
+        (
+            STUDY_ROOT_MOVE,
+            "SERIES",
+            {"StudyInstanceUID": STUDY, "SeriesInstanceUID": f"{made(1).series}\\{made(1, series=2).series}"},
+            3,
+        ),
+        (
+            STUDY_ROOT_MOVE,
+            "IMAGE",
+            {
+                "StudyInstanceUID": STUDY,
+                "SeriesInstanceUID": made(1).series,
+                "SOPInstanceUID": f"{made(1).sop}\\{made(2).sop}\\1.2.3",
+            },
+            2,
+        ),
         (PATIENT_ROOT_MOVE, "PATIENT", {"PatientID": "P1"}, 3),
         (PATIENT_ROOT_MOVE, "STUDY", {"PatientID": "P1", "StudyInstanceUID": STUDY}, 3),
     ],
