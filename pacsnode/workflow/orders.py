@@ -40,6 +40,9 @@ _PATIENT, _VISIT, _REQUEST, _STEP = map(rows_of, (PATIENT, VISIT, REQUEST, STEP)
 _NAMESPACE: Final = uuid.UUID("5c4b2c5e-9d1b-4c57-9c53-2f9f1c6f5d0e")
 
 
+MAX_ORDERS: Final = 500  # in a message; they are one transaction, and others wait for it
+
+
 class Control(Enum):
     """What is to be done with an order."""
 
@@ -110,6 +113,8 @@ def orders_of(message: Message) -> list[Order]:
             continue
         of_order = groups and segment.name not in _OF_PATIENT
         (groups[-1][1] if of_order else shared).setdefault(segment.name, []).append(segment)
+    if len(groups) > MAX_ORDERS:
+        raise MessageRefused(f"more than {MAX_ORDERS} orders", SEGMENT_SEQUENCE_ERROR, "ORC")
     if not groups:
         raise MessageRefused("the message has no order (ORC)", SEGMENT_SEQUENCE_ERROR, "ORC")
     if "PID" not in shared:
