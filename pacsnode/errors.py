@@ -15,6 +15,7 @@ PacsnodeError
 +-- OperationError                a DIMSE or web request that cannot be carried out; has a status on the wire
 |   +-- OutOfResources            disk full or below the reserve, too many operations
 |   +-- DataSetMismatch           the data set is not what the command says it is
+|   |   +-- StudyMismatch           it belongs to another study than the request names
 |   +-- CannotUnderstand          the data set cannot be read
 |   +-- CannotTranscode           an object cannot be had in the transfer syntax that is wanted
 |   +-- DuplicateInstance         another object has this SOP Instance UID and the policy is `refuse`
@@ -124,6 +125,10 @@ class OutOfResources(OperationError):
 
 
 class DataSetMismatch(OperationError):
+    pass
+
+
+class StudyMismatch(DataSetMismatch):
     pass
 
 

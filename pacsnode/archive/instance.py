@@ -21,7 +21,7 @@ from pacsnode.archive.workers import Workers
 from pacsnode.dicom.header import Header, HeaderIncomplete, scan
 from pacsnode.dicom.information_model import INDEXED_TAGS
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import DataSetMismatch
+from pacsnode.errors import DataSetMismatch, StudyMismatch
 
 FLUSH_SIZE: Final = 2**20  # bytes kept in memory before they go to disk; a CT image fits and costs one hop
 SMALL: Final = 64 * 2**10  # bytes; up to here a sync of its own costs an object more than a second writing
@@ -39,13 +39,17 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
-    """What the C-STORE-RQ and its presentation context say about the object (PS3.7 9.1.1)."""
+    """What the C-STORE-RQ and its presentation context say about the object (PS3.7 9.1.1).
+
+    `study`: where it has to belong (PS3.18 10.5.1.1.1); None: anywhere.
+    """
 
     sop_class: UID
     sop_instance: UID
     transfer_syntax: UID
     source_ae: str
     receiving_ae: str
+    study: UID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +286,8 @@ def checked_row(request: IncomingRequest, rows: RowBuilder, header: Header) -> I
         raise DataSetMismatch(f"SOP Class {row.sop_class or 'missing'} in the data set")
     if row.sop_instance != request.sop_instance:
         raise DataSetMismatch(f"SOP Instance {row.sop_instance or 'missing'} in the data set")
+    if request.study not in (None, row.parents.study_uid):
+        raise StudyMismatch(f"it belongs to study {row.parents.study_uid}")
     row.source_ae = request.source_ae
     row.kept = zlib.compress(header.kept, 1)
     row.stored_at = time.time()

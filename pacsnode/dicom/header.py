@@ -110,6 +110,16 @@ def scan(start: Buffer, transfer_syntax: UID, size: int, wanted: frozenset[int])
     return Header(transfer_syntax, encoding, walk.kept(), walk.values)
 
 
+def early_values(start: bytes, transfer_syntax: UID, wanted: frozenset[int]) -> dict[int, bytes]:
+    """Raw values among the plain elements a data set begins with; none of a big endian or deflated one."""
+    values: dict[int, bytes] = {}
+    encoding = encoding_of(transfer_syntax)
+    if encoding.little_endian and transfer_syntax not in DEFLATED_TRANSFER_SYNTAXES:
+        run = _implicit_run if encoding.implicit else _explicit_run
+        run(start, 0, _by_group(wanted), values)
+    return values
+
+
 def _inflated(start: Buffer, size: int, encoding: Encoding, wanted: frozenset[int]) -> "_Walk":
     """Walk a deflated data set (PS3.5 A.5): all of it, or INFLATE_LIMIT bytes that reach its pixel data."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
 from pacsnode.errors import PacsnodeError
-from pacsnode.web import bulkdata, frames, metadata, qido, rendered, wado
+from pacsnode.web import bulkdata, frames, metadata, qido, rendered, stow, wado
 from pacsnode.web.facade import Facade
 from pacsnode.web.front import Cors, Front
 from pacsnode.web.problem import answer_error
@@ -28,6 +28,7 @@ ROUTE_GROUPS: Final[tuple[Callable[[Facade], list[BaseRoute]], ...]] = (
     bulkdata.routes,
     metadata.routes,
     rendered.routes,
+    stow.routes,
     qido.routes,
 )
 

@@ -1,0 +1,98 @@
+"""What became of the parts of a Store request: the Store Instances Response Module (PS3.18 Annex I)."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pacsnode import errors
+from pacsnode.archive.instance import Stored
+from pacsnode.dicom.uid import UID
+from pacsnode.dicom.xml_model import native_model
+from pacsnode.web.media import XML
+
+# Table I.2-2; the nearest class above an error decides.
+FAILURE_REASON_OF: Final[dict[type[errors.PacsnodeError], int]] = {
+    errors.OutOfResources: 0xA700,
+    errors.StudyMismatch: 0xA900,
+    errors.DataSetMismatch: 0xA900,
+    errors.CannotUnderstand: 0xC000,
+    errors.CannotTranscode: 0xC122,
+    errors.DuplicateInstance: 0x0111,
+    errors.SopClassNotSupported: 0x0122,
+    errors.PacsnodeError: 0x0110,
+}
+
+
+def failure_reason(error: Exception) -> int:
+    return next(
+        (FAILURE_REASON_OF[kind] for kind in type(error).__mro__ if kind in FAILURE_REASON_OF), 0x0110
+    )
+
+
+@dataclass(slots=True)
+class StoreReport:
+    """Collects outcomes; `reasons` are sentences for the Warning header, the worst first met."""
+
+    stored: list[Stored] = field(default_factory=list)
+    failed: list[tuple[UID, UID, int]] = field(default_factory=list)
+    other_failures: list[int] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def add_failure(self, sop_class: UID | None, sop_instance: UID | None, error: Exception) -> None:
+        """Note a part that was not stored; without UIDs it is one of the other failures."""
+        reason = failure_reason(error)
+        if sop_class and sop_instance:
+            self.failed.append((sop_class, sop_instance, reason))
+        else:
+            self.other_failures.append(reason)
+        self.reasons.append(f"{reason:04X}: {error}")
+
+    @property
+    def status(self) -> int:
+        """200 all stored, 202 some, 409 none (Table 10.5.3-1)."""
+        if not self.failed and not self.other_failures:
+            return 200
+        return 202 if self.stored else 409
+
+    def model(self, root: str) -> dict[str, Any]:
+        """The module as DICOM JSON; `root` is the base URI of the services."""
+        studies = {one.study for one in self.stored}
+        study_url = f"{root}/studies/{studies.pop()}" if len(studies) == 1 else ""
+        model: dict[str, Any] = {"00081190": _url(study_url)}
+        if self.failed:
+            model["00081198"] = _sequence(
+                [{**_reference(*uids), "00081197": _number(reason)} for *uids, reason in self.failed]
+            )
+        if self.stored:
+            model["00081199"] = _sequence([_stored(one, root) for one in self.stored])
+        if self.other_failures:
+            model["0008119A"] = _sequence([{"00081197": _number(reason)} for reason in self.other_failures])
+        return model
+
+    def encoded(self, media_type: str, root: str) -> bytes:
+        model = self.model(root)
+        return native_model(model) if media_type == XML else json.dumps(model).encode()
+
+
+def _stored(one: Stored, root: str) -> dict[str, Any]:
+    url = f"{root}/studies/{one.study}/series/{one.series}/instances/{one.sop_instance}"
+    return {**_reference(one.sop_class, one.sop_instance), "00081190": _url(url)}
+
+
+def _reference(sop_class: UID, sop_instance: UID) -> dict[str, Any]:
+    return {
+        "00081150": {"vr": "UI", "Value": [sop_class]},
+        "00081155": {"vr": "UI", "Value": [sop_instance]},
+    }
+
+
+def _url(url: str) -> dict[str, Any]:
+    return {"vr": "UR", "Value": [url]} if url else {"vr": "UR"}
+
+
+def _number(value: int) -> dict[str, Any]:
+    return {"vr": "US", "Value": [value]}
+
+
+def _sequence(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"vr": "SQ", "Value": items}

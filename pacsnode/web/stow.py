@@ -1,0 +1,176 @@
+"""Store transaction (STOW-RS, PS3.18 10.5): objects as PS3.10 files, or as metadata with bulk data.
+
+The body is never held: each part goes where it belongs while it arrives. Objects that arrived whole are
+stored though the client dies behind them, as C-STORE would have it; of the one it died in nothing is left.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Final, Protocol
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from pacsnode.archive.instance import Stored
+from pacsnode.dicom.uid import UID, is_uid
+from pacsnode.errors import CannotUnderstand, InvalidMultipart, PacsnodeError, RequestRefused
+from pacsnode.web.facade import Facade
+from pacsnode.web.media import DICOM, JSON, XML, Offer, acceptable
+from pacsnode.web.multipart import BodyEnds, PartBegins, PartData, PartEnds, Reader, content_type_of
+from pacsnode.web.origin import ROOT, dicomweb_root
+from pacsnode.web.store_part import Acceptance, ArrivingFile
+from pacsnode.web.store_report import StoreReport
+
+log = structlog.get_logger()
+
+AT_ONCE: Final = 16  # objects that wait for the disk together: they share a commit
+_OFFERS: Final = (Offer(JSON), Offer(XML))
+
+
+class Arriving(Protocol):
+    """A part on its way in."""
+
+    async def write(self, data: memoryview) -> None: ...
+    def discard(self) -> None: ...
+
+
+def routes(facade: Facade) -> list[BaseRoute]:
+    dimse = facade.settings.dimse
+    acceptance = Acceptance(frozenset(map(UID, dimse.extra_sop_classes)), dimse.accept_unknown_sop_classes)
+
+    async def store(request: Request) -> Response:
+        study = _study(request)
+        offer = acceptable(request).select(_OFFERS)
+        run = _Run(facade, acceptance, study)
+        try:
+            await run.receive(request)
+        except ClientDisconnect:
+            log.warning("store.broken_off", stored=len(run.report.stored))
+            raise
+        return _answer(request, facade, run.report, offer.type, study)
+
+    return [Route(path, store, methods=["POST"]) for path in (f"{ROOT}/studies", f"{ROOT}/studies/{{study}}")]
+
+
+def _study(request: Request) -> UID | None:
+    text = request.path_params.get("study")
+    if text is not None and not is_uid(text):
+        raise RequestRefused(400, "the study in the path is no UID")
+    return None if text is None else UID(text)
+
+
+class _Run:
+    """One request."""
+
+    def __init__(self, facade: Facade, acceptance: Acceptance, study: UID | None) -> None:
+        self.report = StoreReport()
+        self._facade = facade
+        self._acceptance = acceptance
+        self._study = study
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._storing: set[asyncio.Task[None]] = set()
+        self._part: ArrivingFile | None = None
+
+    async def receive(self, request: Request) -> None:
+        """Read the body to its end and wait for what was begun. Raises RequestRefused, ClientDisconnect."""
+        header = request.headers.get("content-type", "")
+        try:
+            if header.partition(";")[0].strip().lower() == DICOM:
+                await self._one_file(request)
+            else:
+                await self._parts(request, header)
+        except BaseException:
+            if self._part is not None:
+                self._part.discard()
+            raise
+        finally:
+            if self._storing:
+                await asyncio.wait(self._storing)
+
+    async def _one_file(self, request: Request) -> None:
+        """A body that is one file; not in the standard, and what curl --data-binary sends."""
+        self._part = self._file()
+        async for chunk in request.stream():
+            await self._part.write(memoryview(chunk))
+        await self._end_part()
+
+    async def _parts(self, request: Request, header: str) -> None:
+        reader = self._reader(header)
+        async for chunk in request.stream():
+            for event in reader.receive_data(chunk):
+                match event:
+                    case PartBegins(headers):
+                        self._begin_part(headers)
+                    case PartData(data) if self._part is not None:
+                        await self._part.write(data)
+                    case PartEnds() if self._part is not None:
+                        await self._end_part()
+                    case PartData() | PartEnds() | BodyEnds():
+                        pass
+        reader.receive_eof()
+        if not (self.report.stored or self.report.failed or self.report.other_failures or self._storing):
+            raise RequestRefused(400, "the body has no parts")
+
+    def _reader(self, header: str) -> Reader:
+        try:
+            content_type = content_type_of(header)
+        except InvalidMultipart as error:
+            is_multipart = header.lower().startswith("multipart/related")
+            raise RequestRefused(400 if is_multipart else 415, str(error)) from error
+        if content_type.root_type not in (DICOM, ""):
+            raise RequestRefused(415, f"{content_type.root_type} is not stored; there is {DICOM}")
+        return Reader(content_type.boundary)
+
+    def _begin_part(self, headers: dict[str, str]) -> None:
+        media_type = headers.get("content-type", DICOM).partition(";")[0].strip().lower()
+        if media_type == DICOM:
+            self._part = self._file()
+        else:
+            self.report.add_failure(None, None, CannotUnderstand(f"a part is {media_type[:80]}, not {DICOM}"))
+
+    def _file(self) -> ArrivingFile:
+        ae_title = self._facade.settings.node.ae_title
+        return ArrivingFile(self._facade.archive, self._acceptance, ae_title, self._study)
+
+    async def _end_part(self) -> None:
+        part, self._part = self._part, None
+        assert part is not None
+        await self._turns.acquire()
+        task = asyncio.create_task(self._store(part))
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+
+    async def _store(self, part: ArrivingFile) -> None:
+        try:
+            self._stored(await part.store())
+        except (PacsnodeError, OSError) as error:
+            self.report.add_failure(part.sop_class, part.sop_instance, error)
+            log.warning("instance.refused", sop_instance=part.sop_instance, reason=str(error))
+        finally:
+            self._turns.release()
+
+    def _stored(self, stored: Stored) -> None:
+        self.report.stored.append(stored)
+        log.info(
+            "instance.stored",
+            outcome=stored.outcome.name.lower(),
+            sop_class=stored.sop_class,
+            sop_instance=stored.sop_instance,
+            bytes=stored.size,
+        )
+
+
+def _answer(
+    request: Request, facade: Facade, report: StoreReport, media_type: str, study: UID | None
+) -> Response:
+    root = dicomweb_root(request, facade.settings.web.public_url)
+    headers = {}
+    if report.reasons:
+        with suppress(UnicodeEncodeError):
+            headers["Warning"] = f'299 pacsnode "{report.reasons[0]}"'.encode("latin-1").decode("latin-1")
+    studies = {one.study for one in report.stored}
+    if len(studies) == 1:
+        headers["Location"] = headers["Content-Location"] = f"{root}/studies/{studies.pop()}"
+    return Response(report.encoded(media_type, root), report.status, headers, media_type)
