@@ -262,6 +262,8 @@ def _starts(file: Readable, begin: int, frames: int, offsets: array[int]) -> arr
     """Where the frames begin by a table; None if it cannot be right."""
     if len(offsets) != frames or offsets[0] != 0 or any(a >= b for a, b in pairwise(offsets)):
         return None
+    if offsets[-1] >= file.size:
+        return None
     starts = array("Q", [begin + offset for offset in offsets])
     return starts if file.read(starts[-1], 4) == _ITEM else None
 

@@ -22,7 +22,7 @@ UNDEFINED: Final = 0xFFFFFFFF
 WINDOW: Final = 64 * 1024  # bytes read at once where elements follow each other
 DEPTH_LIMIT: Final = 10_000  # sequences of undefined length open at once; a few bytes each
 LEAP: Final = 4 * 1024  # bytes read behind a long value: an item or two
-ELEMENTS_LIMIT: Final = 8_000_000  # elements and items looked at in one data set
+ELEMENTS_LIMIT: Final = 4_000_000  # elements and items looked at in one data set
 
 _ITEM: Final = 0xFFFEE000
 _ITEM_DELIMITATION: Final = 0xFFFEE00D

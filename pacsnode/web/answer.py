@@ -13,7 +13,7 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pacsnode.errors import PacsnodeError, RequestRefused
+from pacsnode.errors import CannotUnderstand, PacsnodeError, ProcessingFailure, RequestRefused
 from pacsnode.web.sources import Buffer, Source
 
 log = structlog.get_logger()
@@ -103,7 +103,12 @@ class Endpoint:
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._answer(Request(scope, receive))
+        try:
+            answer = await self._answer(Request(scope, receive))
+        except CannotUnderstand as error:  # it was stored, but this part of it makes no sense
+            raise RequestRefused(406, f"the object does not have it in a readable form: {error}") from error
+        except OSError as error:
+            raise ProcessingFailure(f"the object cannot be read: {error.strerror}") from error
         await answer(scope, receive, send)
 
 

@@ -6,7 +6,7 @@ What has to be transcoded is made in worker processes while what is before it is
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from pacsnode.archive.lookup import Held
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import CannotUnderstand, OperationError, RequestRefused
+from pacsnode.errors import CannotUnderstand, OperationError, ProcessingFailure, RequestRefused
 from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, Endpoint, not_modified, single
 from pacsnode.web.bulkdata import answer_bulkdata
 from pacsnode.web.facade import Facade
@@ -33,6 +33,7 @@ from pacsnode.web.zip_file import ZipWriter
 log = structlog.get_logger()
 
 ZIP: Final = "application/zip"
+SMALL: Final = 4 * 2**20  # bytes; read and sent as a whole
 AHEAD: Final = 2  # objects transcoded before they are wanted; each is a file in the spool folder
 
 _PARTS: Final = Offer(DICOM, multipart=True)
@@ -140,18 +141,14 @@ async def _multipart(
         yield writer.end
 
     fields = [("content-type", writer.content_type), *fields]
-    if len(planned) == 1 and planned[0].is_stored and planned[0].held.located.size <= _SMALL:
+    if len(planned) == 1 and planned[0].is_stored and planned[0].held.located.size <= SMALL:
         one = [piece async for piece in parts(_files(facade, planned))]  # the lean way for what viewers ask
         return Answer(200, fields, one, sum(map(len, one)))
     planned = await _check(facade, planned)
     length = None
     if all(one.is_stored for one in planned):
-        sizes = [one.held.located.size for one in planned]
-        heads = [
-            len(head(one.held, one.syntax, size, first=number == 0))
-            for number, (one, size) in enumerate(zip(planned, sizes, strict=True))
-        ]
-        length = sum(sizes) + sum(heads) + len(writer.end)
+        # In a thread: the heads of 10,000 parts take 50 ms
+        length = await asyncio.to_thread(_total, planned, head) + len(writer.end)
     if len(planned) == asked:
         return Answer(200, fields, parts(_files(facade, planned)), length)
     missing = f"{asked - len(planned)} of {asked} instances cannot be had, or not in what is acceptable"
@@ -159,7 +156,13 @@ async def _multipart(
     return Answer(206, fields, parts(_files(facade, planned)), length)
 
 
-_SMALL: Final = 4 * 2**20  # bytes; read and sent as a whole
+def _total(planned: Sequence[_Planned], head: Callable[..., bytes]) -> int:
+    """Bytes of the parts of instances that are sent as stored."""
+    total = 0
+    for number, one in enumerate(planned):
+        size = one.held.located.size
+        total += size + len(head(one.held, one.syntax, size, first=number == 0))
+    return total
 
 
 def _zipped(facade: Facade, planned: list[_Planned], fields: list[tuple[str, str]]) -> Answer:
@@ -183,14 +186,14 @@ def _zipped(facade: Facade, planned: list[_Planned], fields: list[tuple[str, str
 
 
 async def _check(facade: Facade, planned: list[_Planned]) -> list[_Planned]:
-    """Those whose file is there. Raises CannotUnderstand when none is."""
+    """Those whose file is there. Raises ProcessingFailure when none is."""
     missing = await facade.archive.missing([one.held.located for one in planned])
     for one in planned:
         if one.held.located.token in missing:
             log.error("instance.missing", path=one.held.located.path)
     left = [one for one in planned if one.held.located.token not in missing]
     if not left:
-        raise CannotUnderstand("the archive has lost the file")
+        raise ProcessingFailure("the archive has lost the file")
     return left
 
 

@@ -254,7 +254,7 @@ async def test_pixel_data_is_that_of_the_object(web: Web) -> None:
         wanted = next((data_set[tag].value for tag in PIXELS if tag in data_set), None)
         answer = await web.get(path_of(item) + "/pixeldata", "application/octet-stream")
         if not wanted or "Rows" not in data_set or item.path.name == "badVR.dcm":
-            assert answer.status_code in (404, 500), (item.path, answer.text)
+            assert answer.status_code in (404, 406), (item.path, answer.text)
             continue
         assert answer.status_code == 200, (item.path, answer.text)
         assert answer.content == wanted, item.path
