@@ -132,6 +132,9 @@ class Received:
     source_ae: str
 
 
+Fetch = Callable[..., Awaitable[list[Row]]]
+"""Of a transaction, or of the last committed state."""
+
 Listener = Callable[[Transaction, PerformedStep, StepEvent], Awaitable[None]]
 
 
@@ -202,7 +205,7 @@ class PerformedSteps:
 
     async def of_study(self, study: UID) -> list[PerformedStep]:
         """The steps performed for a study, the oldest first."""
-        return [_step(row) for row in await self._database.fetch(_OF_STUDY, (study,))]
+        return await steps_of(self._database.fetch, study)
 
     async def all(self, state: StepState | None = None, limit: int = 100) -> list[PerformedStep]:
         """The steps changed last first."""
@@ -257,7 +260,12 @@ class PerformedSteps:
             await self._outbox.add(transaction, peer, told)
 
 
-async def _get(fetch: Callable[..., Awaitable[list[Row]]], sop_instance: UID) -> PerformedStep:
+async def steps_of(fetch: Fetch, study: UID) -> list[PerformedStep]:
+    """The steps performed for a study, the oldest first."""
+    return [_step(row) for row in await fetch(_OF_STUDY, (study,))]
+
+
+async def _get(fetch: Fetch, sop_instance: UID) -> PerformedStep:
     rows = await fetch("SELECT * FROM mpps WHERE sop_instance = ?", (sop_instance,))
     if not rows:
         raise NoSuchInstance(f"there is no step {sop_instance[:64]}")

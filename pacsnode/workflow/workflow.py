@@ -15,6 +15,7 @@ from pacsnode.workflow.hl7_inbox import Hl7Inbox
 from pacsnode.workflow.jobs import Jobs
 from pacsnode.workflow.ledger import Ledger
 from pacsnode.workflow.mpps import PerformedStep, PerformedSteps, StepEvent
+from pacsnode.workflow.mpps_completeness import Completeness
 from pacsnode.workflow.mpps_outbox import Outbox
 from pacsnode.workflow.peers import Peers
 from pacsnode.workflow.runner import Runner
@@ -43,6 +44,7 @@ class Workflow:
         self.mpps_outbox = Outbox(database, self.jobs)
         self.mpps = PerformedSteps(database, self.mpps_outbox, settings.mpps)
         self.mpps.on_change(self._move_worklist)
+        self.arrivals.on_study_stable(Completeness(archive.lookup).check)
         self.commitments = Commitments(database, self.jobs, archive, settings.node.ae_title)
         self.hl7 = Hl7Inbox(database, self.worklist, settings)
         interval = settings.worklist.folder_interval

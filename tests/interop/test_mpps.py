@@ -25,7 +25,9 @@ from tests.support.dimse_n import (
     performed_series,
     step,
 )
+from tests.support.objects import made
 from tests.support.raw import CT_IMAGE
+from tests.support.sending import send_made
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -332,3 +334,28 @@ async def test_a_step_is_not_handed_back_to_where_it_came_from(settings_of: Sett
             await eventually(lambda: ris.told, "the RIS has been told")
             await asyncio.sleep(0)
     assert modality.told == []
+
+
+async def test_what_a_modality_made_and_never_sent_is_told(
+    settings_of: SettingsOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent, kept_back = made(1), made(2)
+    begun = step()
+    begun.ScheduledStepAttributesSequence[0].StudyInstanceUID = sent.study
+    images = [(CT_IMAGE, sent.sop), (CT_IMAGE, kept_back.sop)]
+    ended = final(PerformedSeriesSequence=[performed_series(sent.series, *images)])
+    log: list[str] = []
+
+    def is_told() -> bool:
+        log.append(capsys.readouterr().out)
+        return "mpps.instances_missing" in "".join(log)
+
+    soon: dict[str, object] = {"series_complete_after": 0.1, "study_stable_after": 0.2}
+    async with Node(settings_of(workflow=soon)) as node:
+        await create(node, begun)
+        await set_(node, ended)
+        await send_made(node.dimse_port, [sent])
+        await eventually(is_told, "the log tells of the missing instance")
+    (line,) = [line for line in "".join(log).splitlines() if "mpps.instances_missing" in line]
+    assert "missing=1" in line
+    assert "instances=2" in line
