@@ -84,9 +84,8 @@ def _remove_private(data_set: DataSet) -> None:
 
 def _record(data_set: DataSet, extraction: Extraction) -> None:
     """The Frame Extraction Module, and the equipment that extracts (PS3.3 C.12.3, C.12.1)."""
-    source = (data_set.raw(SOP_INSTANCE_UID) or b"").decode("ascii", "replace").strip(" \0")
     item = _appended(data_set, FRAME_EXTRACTION_SEQUENCE)
-    set_text(item, MULTI_FRAME_SOURCE_SOP_INSTANCE_UID, b"UI", source)
+    item.set(MULTI_FRAME_SOURCE_SOP_INSTANCE_UID, b"UI", data_set.raw(SOP_INSTANCE_UID) or b"")
     frame_range = extraction.frame_range
     if frame_range.tag == TIME_RANGE:
         item.set(TIME_RANGE, b"FD", struct.pack("<2d", *frame_range.values))

@@ -210,6 +210,15 @@ async def test_frames_are_those_that_pydicom_reads(
         assert np.array_equal(frames.reshape(expected.shape), expected)
 
 
+async def test_nothing_is_left_behind(filled: Filled) -> None:
+    """The new instance is a file until it has been sent, or could not be."""
+    await filled.get("emri_small.dcm", takes=(IMPLICIT,), level="FRAME", SimpleFrameList=[1, 2])
+    got = await filled.get("emri_small.dcm", takes=(MPEG4,), level="FRAME", SimpleFrameList=[1, 2])
+    assert (got.final.Status, got.final.NumberOfFailedSuboperations) == (0xA702, 1)
+    root = Path(filled.node.settings.node.storage)
+    assert list((root / "transcoded").iterdir()) == []
+
+
 async def test_compressed_frames_are_not_touched(filled: Filled) -> None:
     source = dcmread(filled.items["examples_ybr_color.dcm"].path)
     got = await filled.get("examples_ybr_color.dcm", level="FRAME", CalculatedFrameList=[2, 0xFFFFFFFF, 9])

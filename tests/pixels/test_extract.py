@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import warnings
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
+from pydicom.filereader import read_dataset
 from pydicom.uid import UID as KnownUID
 
 from pacsnode.dicom.frame_range import CALCULATED_FRAME_LIST, SIMPLE_FRAME_LIST, TIME_RANGE, FrameRange
 from pacsnode.dicom.part10 import file_meta, read_file_meta
-from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
+from pacsnode.dicom.sop_class import DEFLATED, EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import (
     CannotCreateInstance,
@@ -366,6 +368,14 @@ def test_video_is_not_cut() -> None:
     with pytest.raises(CannotExtractFrames):
         cut_made(source, the(1), mpeg)
     assert cut_made(source, the(1, 2, 3, 4), mpeg).NumberOfFrames == 4
+
+
+def test_a_deflated_data_set_is_one_again() -> None:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data = deflater.compress(encoded(sequence_of(4))) + deflater.flush()
+    new = cut(memoryview(data), DEFLATED, the(2, 3))
+    inflated = zlib.decompress(new, wbits=-zlib.MAX_WBITS)
+    assert frames_of(read_dataset(BytesIO(inflated), False, True)) == [2, 3]
 
 
 def test_damaged_fragments_are_not_guessed() -> None:
