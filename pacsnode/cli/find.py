@@ -59,6 +59,12 @@ def find(
         str,
         typer.Option(metavar="+HHMM", help="Negotiate that times are matched and answered on this clock."),
     ] = "",
+    empty_values: Annotated[
+        bool, typer.Option("--empty-values", help="Negotiate that '\"\"' matches what has no value.")
+    ] = False,
+    multiple_values: Annotated[
+        bool, typer.Option("--multiple-values", help="Negotiate that each of several values has to match.")
+    ] = False,
     ae_title: CallingTitle = "PACSNODE",
     timeout: Timeout = 60.0,
     verbose: Verbose = False,
@@ -75,7 +81,7 @@ def find(
         model = "patient"  # the study root has no patient level
     root = one_of(Model, model, "--model")
     request = identifier(wanted, (*(key or ()), *([f"TimezoneOffsetFromUTC={timezone}"] if timezone else ())))
-    negotiation = Negotiation(relational, date_time, fuzzy, bool(timezone))
+    negotiation = Negotiation(relational, date_time, fuzzy, bool(timezone), empty_values, multiple_values)
     output: _Output = _JsonOutput() if as_json else _TableOutput(columns(wanted, request))
     configure_log(verbose)
     called = Peer.parse(peer)

@@ -83,6 +83,18 @@ def identifier(level: Level, keys: Iterable[str], returned: Iterable[str] | None
     return data_set
 
 
+_OPTIONS: Final = (
+    "relational queries",
+    "combined date-time matching",
+    "fuzzy names",
+    "timezone adjustment",
+    "multi-frame conversion",
+    "empty values",
+    "multiple values",
+)
+_LENGTHS: Final = (1, 3, 4, 7)  # bytes of an offer
+
+
 @dataclass(frozen=True, slots=True)
 class Negotiation:
     """What a query wants to be agreed on (PS3.4 Table C.5-1)."""
@@ -91,23 +103,26 @@ class Negotiation:
     date_time: bool = False
     fuzzy: bool = False
     timezone: bool = False
+    empty_values: bool = False
+    multiple_values: bool = False
 
     def offered(self) -> bytes:
         """The Service-class-application-information; empty when nothing is wanted.
 
-        As short as it can be: acceptors of older editions know one byte, or three.
+        As short as it can be: acceptors of older editions know one byte, or three, or five. The fifth is for
+        the conversion of multi-frame images.
         """
-        flags = bytes((self.relational, self.date_time, self.fuzzy, self.timezone))
+        flags = bytes((self.relational, self.date_time, self.fuzzy, self.timezone, False))
+        flags += bytes((self.empty_values, self.multiple_values))
         if not any(flags):
             return b""
-        return flags if self.timezone else flags[:3] if any(flags[1:]) else flags[:1]
+        return next(flags[:length] for length in _LENGTHS if not any(flags[length:]))
 
     def refused(self, answered: bytes) -> list[str]:
         """What the peer did not agree to, in words."""
-        names = ("relational queries", "combined date-time matching", "fuzzy names", "timezone adjustment")
-        answers = answered.ljust(len(names), b"\0")
-        offered = self.offered()
-        return [name for name, one, other in zip(names, offered, answers, strict=False) if one and other != 1]
+        answers = answered.ljust(len(_OPTIONS), b"\0")
+        triples = zip(_OPTIONS, self.offered(), answers, strict=False)
+        return [name for name, asked, answer in triples if asked and answer != 1]
 
 
 def columns(level: Level, request: Dataset) -> list[str]:

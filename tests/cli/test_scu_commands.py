@@ -148,3 +148,20 @@ async def test_a_peer_that_is_not_there_fails_every_object(folder: Path) -> None
     assert status == 1
     assert errors.count("not sent: NOBODY@127.0.0.1:1 cannot be reached") == len(FILES)
     assert "Traceback" not in errors + output
+
+
+async def test_find_negotiates_empty_and_multiple_values(peer: str, folder: Path) -> None:
+    assert (await pacsnode("store", peer, folder))[0] == 0
+    study = dcmread(str(get_testdata_file("MR_small.dcm"))).StudyInstanceUID
+
+    async def found(*arguments: str) -> int:
+        status, output, errors = await pacsnode(
+            "find", peer, "-k", f"StudyInstanceUID={study}", *arguments, "--json"
+        )
+        assert (status, errors) == (0, "")
+        return len(json.loads(output))
+
+    several = ("-k", r"ModalitiesInStudy=CT\MR")
+    assert [await found(*several), await found(*several, "--multiple-values")] == [1, 0]
+    assert await found("-k", 'AccessionNumber=""', "-k", 'PatientName=""', "--empty-values") == 0
+    assert await found("-k", 'AccessionNumber=""', "--empty-values") == 1
