@@ -124,6 +124,7 @@ def add(
         "PatientID": patient_id,
         "PatientName": patient_name,
         "RequestedProcedureDescription": description,
+        f"{STEP}.ScheduledProcedureStepStatus": "SCHEDULED",
         f"{STEP}.Modality": modality,
         f"{STEP}.ScheduledProcedureStepDescription": description,
         f"{STEP}.ScheduledStationAETitle": station,

@@ -31,6 +31,7 @@ from pacsnode.workflow.worklist_item import (
     START_TIME,
     STATION_AE,
     STEP_ID,
+    STEP_STATUS,
     STUDY_UID,
     WorklistItem,
 )
@@ -184,6 +185,8 @@ class Orders:
             if moment[:8].isdigit() and len(moment) >= 8:
                 item.put_in_step(START_DATE, moment[:8])
                 item.put_in_step(START_TIME, moment[8:14] if moment[8:12].isdigit() else "0000")
+        if not item.step_text(STEP_STATUS):
+            item.put_in_step(STEP_STATUS, "SCHEDULED")
         if not item.step_text(STATION_AE):
             item.put_in_step(STATION_AE, self._stations.get(item.step_text(MODALITY), ""))
 

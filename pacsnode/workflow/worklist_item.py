@@ -110,9 +110,12 @@ class WorklistItem:
         self.step[tag] = Element(tag, dictionary_VR(tag), value)
 
     def show_state(self, state: StepState) -> None:
-        """Tell the state in Scheduled Procedure Step Status, if that does not fit it already."""
-        fitting = STATUS_OF[state]
-        if self.step_text(STEP_STATUS) not in fitting:
+        """Tell the state in Scheduled Procedure Step Status, if that does not fit it already.
+
+        A step that is scheduled and does not say so stays as it came: the status is of type 3.
+        """
+        fitting, told = STATUS_OF[state], self.step_text(STEP_STATUS)
+        if told not in fitting and (told or state is not StepState.SCHEDULED):
             self.put_in_step(STEP_STATUS, fitting[0])
 
     def stations(self) -> list[str]:

@@ -40,9 +40,11 @@ from pacsnode.workflow.worklist_item import (
     START_TIME,
     STATION_AE,
     STEP_SEQUENCE,
+    STEP_STATUS,
     STUDY_UID,
+    WorklistItem,
 )
-from pacsnode.workflow.worklist_state import NEVER_ANSWERED
+from pacsnode.workflow.worklist_state import NEVER_ANSWERED, STATUS_OF, StepState
 
 CHUNK: Final = 50  # items read and decided in one go: some 20 ms of a worker thread
 _ENCODING: Final = encoding_of(EXPLICIT_VR_LE)
@@ -288,8 +290,10 @@ def _decision(query: WorklistQuery, match_unknown: bool) -> Callable[[Sequence[R
     start_test = combined_test(*query.combined, match_unknown) if query.combined else None
     zone = (Element(TIMEZONE_OFFSET_FROM_UTC, "SH", query.timezone),) if query.timezone else ()
 
+    asks_status = STEP_STATUS in _step_keys(query.keys)
+
     def answer(row: Row) -> Answer | None:
-        data_set = DataSet.parse(row["data"], _ENCODING)
+        data_set = DataSet.parse(_with_status(row["data"]) if asks_status else row["data"], _ENCODING)
         offset = temporal.known_offset(data_set.text(TIMEZONE_OFFSET_FROM_UTC, "SH"))
         present = frozenset(data_set.tags()) if query.extra else frozenset()
         complete = not query.unsupported
@@ -310,6 +314,15 @@ def _decision(query: WorklistQuery, match_unknown: bool) -> Callable[[Sequence[R
         return Answer(tuple(elements), complete)
 
     return lambda rows: [found for row in rows if (found := answer(row)) is not None]
+
+
+def _with_status(data: bytes) -> bytes:
+    """An item whose step tells its status; files seldom do, and modalities ask for it by name."""
+    item = WorklistItem.decode(data)
+    if item.step_text(STEP_STATUS):
+        return data
+    item.put_in_step(STEP_STATUS, STATUS_OF[StepState.SCHEDULED][0])
+    return item.encoded()
 
 
 def _at(step: Item, tag: int) -> str:

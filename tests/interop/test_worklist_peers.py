@@ -236,3 +236,33 @@ async def test_images_that_arrive_take_the_item_off_the_list(tmp_path: Path) -> 
                 await asyncio.sleep(0.01)
         await findscu(node.dimse_port, tmp_path / "found", "AccessionNumber")
         assert answers(tmp_path / "found") == [{"AccessionNumber": "A2"}]
+
+
+_EXAMPLES = Path("/usr/share/doc/dcmtk/examples")
+
+
+@needs("dump2dcm")
+@pytest.mark.skipif(not _EXAMPLES.is_dir(), reason="DCMTK's examples are not installed")
+async def test_dcmtks_own_worklist_and_queries(theirs: int, root: Path, tmp_path: Path) -> None:
+    """The example database of wlmscpfs with its example queries."""
+    title = "EXAMPLE"
+    folder = tmp_path / "root" / "worklists" / title
+    await asyncio.to_thread(os.makedirs, folder)
+    os.symlink(folder, root / "worklists" / title)
+    (folder / "lockfile").touch()
+    dumps = sorted((_EXAMPLES / "wlistdb" / "OFFIS").glob("*.dump"))
+    for dump in dumps:
+        await run("dump2dcm", str(dump), str(tmp_path / "made"))
+        os.replace(tmp_path / "made", folder / f"{dump.stem}.wl")
+    async with Node(settings_for(tmp_path / "root")) as node:
+        await _until(node, len(dumps))
+        for query in sorted((_EXAMPLES / "wlistqry").glob("*.dump")):
+            await run("dump2dcm", str(query), str(tmp_path / "query.dcm"))
+            found = []
+            for port in (theirs, node.dimse_port):
+                out = tmp_path / f"{query.stem}-{port}"
+                await asyncio.to_thread(os.mkdir, out)
+                asked = ("findscu", "-W", "-X", "-od", str(out), "-aec", title)
+                await run(*asked, "127.0.0.1", str(port), str(tmp_path / "query.dcm"))
+                found.append(answers(out))
+            assert found[1] == found[0], query.name
