@@ -292,8 +292,24 @@ async def test_frames_by_an_independent_client(web: Web) -> None:
             ((media_type, item.transfer_syntax),),
         )
         assert frames == [wanted[-1], wanted[0]], item.path
+        as_stored = await asyncio.to_thread(
+            client.retrieve_instance_frames,
+            item.study,
+            item.series,
+            item.sop,
+            [1],
+            (("application/octet-stream", "*"),),
+        )
+        assert as_stored == [wanted[0]]
         tried += 1
     assert tried > 8
+
+
+async def test_bulk_data_by_an_independent_client(web: Web) -> None:
+    client = DICOMwebClient(url=str(web.client.base_url).rstrip("/"))
+    item = next(item for item in web.truth.items if item.path.name == "CT_small.dcm")
+    url = f"{str(web.client.base_url).rstrip('/')}{path_of(item)}/bulkdata/7FE00010"
+    assert await asyncio.to_thread(client.retrieve_bulkdata, url) == [read(item.path).PixelData]
 
 
 async def test_a_series_and_a_study_hold_their_instances(web: Web) -> None:

@@ -96,6 +96,32 @@ async def test_compressed_frames_are_found_by_every_table_and_by_none(node: Node
 LENGTH = 128  # MiB
 
 
+async def test_a_document_is_called_what_it_is_where_that_is_acceptable(node: Node) -> None:
+    found = image(1, 1, 8, 1, b"")
+    del found.PixelData
+    found.EncapsulatedDocument, found.MIMETypeOfEncapsulatedDocument = (
+        b"%PDF-1.7 and so on",
+        "application/pdf",
+    )
+    await store(node, encoded(found))
+    url = PATH + "/bulkdata/00420011"
+    ohif = f'multipart/related; type="application/pdf", {OCTETS}'
+    async with client_of(node) as client:
+        part = await client.get(url, headers={"Accept": ohif})
+        assert 'type="application/pdf"' in part.headers["content-type"]
+        assert b"Content-Type: application/pdf\r\n" in part.content
+        assert found.EncapsulatedDocument in part.content
+        alone = await client.get(url, headers={"Accept": "application/pdf"})
+        assert (alone.headers["content-type"], alone.content) == (
+            "application/pdf",
+            found.EncapsulatedDocument,
+        )
+        octets = await client.get(url, headers={"Accept": OCTETS})
+        assert 'type="application/octet-stream"' in octets.headers["content-type"]
+        other = await client.get(url, headers={"Accept": "text/plain"})
+        assert other.status_code == 406
+
+
 @dataclass
 class Reading:
     """A raw client that reads as slowly as it likes."""
