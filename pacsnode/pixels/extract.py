@@ -1,6 +1,7 @@
 """A new instance of some frames of another (PS3.4 Y.3.3, PS3.3 C.12.3). Worker processes only."""
 
 import struct
+from datetime import datetime
 from typing import Final
 
 from pacsnode import IMPLEMENTATION_VERSION_NAME, __version__
@@ -9,9 +10,9 @@ from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotCreateInstance, CannotExtractFrames, NotTimeBased
 from pacsnode.pixels.cutting import cut_pixel_data, pixel_data_of
 from pacsnode.pixels.frame_attributes import check_divisible, keep_frame_attributes
-from pacsnode.pixels.frame_times import frame_times
+from pacsnode.pixels.frame_times import TIMEZONE_OFFSET_FROM_UTC, frame_times
 from pacsnode.pixels.image import NUMBER_OF_FRAMES, numbers_of, set_text
-from pacsnode.pixels.job import Extraction
+from pacsnode.pixels.job import MOMENT, Extraction
 from pacsnode.pixels.recode import DataSet
 from pacsnode.pixels.recode import Sequence as Items
 
@@ -106,8 +107,19 @@ def _record(data_set: DataSet, extraction: Extraction) -> None:
 
 def _identify(data_set: DataSet, extraction: Extraction) -> None:
     set_text(data_set, SOP_INSTANCE_UID, b"UI", extraction.sop_instance)
-    set_text(data_set, 0x00080012, b"DA", extraction.moment[:8])  # Instance Creation Date
-    set_text(data_set, 0x00080013, b"TM", extraction.moment[8:14])  # Instance Creation Time
+    created = _on_its_clock(data_set, extraction.moment)
+    set_text(data_set, 0x00080012, b"DA", f"{created:%Y%m%d}")  # Instance Creation Date
+    set_text(data_set, 0x00080013, b"TM", f"{created:%H%M%S}")  # Instance Creation Time
+
+
+def _on_its_clock(data_set: DataSet, moment: str) -> datetime:
+    """A moment on the clock that the times of a data set go by, where it says (PS3.3 C.12.1.1.8)."""
+    found = datetime.strptime(moment, MOMENT)
+    offset = (data_set.raw(TIMEZONE_OFFSET_FROM_UTC) or b"").decode("ascii", "replace").strip(" \0")
+    try:
+        return found.astimezone(datetime.strptime(offset, "%z").tzinfo) if offset else found
+    except ValueError:
+        return found
 
 
 def _appended(data_set: DataSet, tag: int) -> DataSet:

@@ -45,11 +45,14 @@ class Reduction:
     target: UID
 
 
+MOMENT: Final = "%Y%m%d%H%M%S.%f%z"  # a DT to the microsecond, with its offset from UTC (PS3.5 6.2)
+
+
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """The instance to be made of some frames (PS3.4 Y.3.3).
 
-    `station`: the AE title that extracts; `moment`: when, a DT with its offset from UTC.
+    `station`: the AE title that extracts; `moment`: when, a DT as MOMENT has it.
     """
 
     sop_instance: UID
@@ -87,7 +90,29 @@ class Picturing:
     state: StateFile | None = None
 
 
-Task = Transcoding | Reduction | Extraction | Decoding | Picturing
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """A part of a request: the URI that metadata names it by, and its file."""
+
+    uri: str
+    media_type: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """An object to be made of metadata, the source of the job, and bulk data (PS3.18 10.5.1.4).
+
+    `index` counts the objects of a JSON array from 0; `source`: the AE title for its File Meta Information.
+    """
+
+    media_type: str
+    index: int
+    bulk: tuple[Bulk, ...]
+    source: str
+
+
+Task = Transcoding | Reduction | Extraction | Decoding | Picturing | Composition
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pacsnode.dicom.sop_class import COMPOSITE_INSTANCE_ROOT_GET, COMPOSITE_INST
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotExtractFrames, FramesNotFound, InvalidFrameRange
 from pacsnode.net.service import Request
-from pacsnode.pixels.job import Extraction
+from pacsnode.pixels.job import MOMENT, Extraction
 from pacsnode.pixels.pool import Transcoded
 from pacsnode.services.instances import Instances
 from pacsnode.services.retrieval import RetrieveSCP, Selection, identifier_of, log_ignored
@@ -61,7 +61,7 @@ class CompositeInstanceRootService(RetrieveSCP):
             UID(generate_uid(prefix=None)),
             frame_range,
             self._settings.node.ae_title,
-            datetime.now(UTC).strftime("%Y%m%d%H%M%S.%f%z"),
+            datetime.now(UTC).astimezone().strftime(MOMENT),
         )
         extracted = ExtractedFrames(self._room, objects[0], extraction)
         return Selection(retrieval, FRAME, (extracted.located,), extracted)

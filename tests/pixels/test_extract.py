@@ -154,6 +154,11 @@ def test_the_new_instance_tells_where_it_is_from() -> None:
     assert not any(element.tag.is_private for element in new)
 
 
+def test_the_new_instance_is_dated_on_the_clock_of_its_source() -> None:
+    new = cut_made(sequence_of(2, TimezoneOffsetFromUTC="-0400"), the(1))
+    assert (new.InstanceCreationDate, new.InstanceCreationTime) == ("20260101", "230405")
+
+
 def test_frames_of_extracted_frames_append_to_the_history(tmp_path: Path) -> None:
     once = tmp_path / "once.dcm"
     once.write_bytes(cut_file(real("examples_ybr_color.dcm"), the(*range(1, 11))))
