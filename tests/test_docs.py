@@ -7,9 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from pacsnode.cli.config import as_toml, toml_value
-from pacsnode.config import PEERS_VARIABLE, SHORT_NAMES, Setting, Settings, load, settings_table
+from pacsnode.config import (
+    PEERS_VARIABLE,
+    SHORT_NAMES,
+    Forward,
+    Prefetch,
+    Setting,
+    Settings,
+    load,
+    settings_table,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FILE = REPOSITORY / "conf" / "pacsnode.toml"
@@ -45,6 +55,14 @@ def test_the_file_sets_every_key_to_its_default() -> None:
 @pytest.mark.parametrize("setting", ROWS, ids=lambda row: row.name)
 def test_the_page_has_a_row_for_every_setting(setting: Setting) -> None:
     assert row_of_page(setting) in PAGE.read_text("utf-8").splitlines()
+
+
+@pytest.mark.parametrize(("section", "model"), [("forward", Forward), ("prefetch", Prefetch)])
+def test_the_page_has_a_row_for_every_key_of_a_rule(section: str, model: type[BaseModel]) -> None:
+    rows = re.findall(
+        rf"^\| `{section}\.NAME\.(\w+)` \| .* \| (.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    assert rows == [(key, row.description) for key, row in model.model_fields.items()]
 
 
 def test_the_page_has_no_row_for_anything_else() -> None:

@@ -19,6 +19,8 @@ _PUT = """
     INSERT OR REPLACE INTO peer (ae_title, host, port, associations, configured, changed_at)
     VALUES (?, ?, ?, ?, ?, ?)
 """
+# What could not be sent may be sent to the new address.
+_TRY_NOW = "UPDATE job SET due = 0 WHERE peer = ? AND state = 'waiting'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Peers:
         await self._refuse_configured(peer.ae_title)
         async with self._database.transaction() as transaction:
             await transaction.execute(_PUT, _row(peer, configured=False))
+            await transaction.execute(_TRY_NOW, (peer.ae_title,))
 
     async def remove(self, ae_title: str) -> bool:
         """Forget a peer added at run time; whether there was one. Raises ConfigurationError."""
