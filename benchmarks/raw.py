@@ -60,6 +60,7 @@ class Association:
         self._stream = self._socket.makefile("rb", buffering=65536)
         self._pdvs: deque[tuple[int, memoryview]] = deque()
         self._message_id = 0
+        self._command, self._status, self._has_data = b"", 0, False  # of the last response
         self._ids = {sop_class: 2 * at + 1 for at, sop_class in enumerate(contexts)}
         try:
             self._socket.sendall(_associate_request(called_ae, self._ids, contexts, window))
@@ -117,9 +118,12 @@ class Association:
     def receive(self) -> tuple[int, bytes]:
         """The next response: its status and its data set."""
         command = self._collect(is_command=True)
-        values = dict(_read_command(command))
-        has_data = _number(values, DATA_SET_TYPE) != NO_DATA_SET
-        return _number(values, STATUS), self._collect(is_command=False) if has_data else b""
+        if command != self._command:  # the pending responses to a query are all the same
+            values = dict(_read_command(command))
+            self._status = _number(values, STATUS)
+            self._has_data = _number(values, DATA_SET_TYPE) != NO_DATA_SET
+            self._command = command
+        return self._status, self._collect(is_command=False) if self._has_data else b""
 
     def receive_success(self) -> None:
         status, _ = self.receive()
@@ -163,6 +167,8 @@ class Association:
             control, fragment = self._pdv()
             if bool(control & 1) is not is_command:
                 raise PeerError("command and data set fragments out of order")
+            if control & 2 and not parts:
+                return bytes(fragment)
             parts.append(fragment)
             if control & 2:
                 return b"".join(parts)
@@ -172,6 +178,8 @@ class Association:
             kind, body = self._pdu()
             if kind != 0x04:
                 raise PeerError(f"PDU type {kind:02X}H while a response was awaited")
+            if int.from_bytes(body[:4]) + 4 == len(body):  # one PDV a PDU, as nearly everybody sends them
+                return body[5], memoryview(body)[6:]
             at, view = 0, memoryview(body)
             while at < len(body):
                 (length,) = struct.unpack_from(">I", body, at)
