@@ -3,6 +3,7 @@
 A C-GET has the peer store on the same association: the services given to `connect` take what comes.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -220,7 +221,9 @@ class ServiceUser:
         answered = accept is not None and abstract_syntax in accept.roles
         if (not context.as_scp and answered) if as_scp else not context.as_scu:
             raise NoPresentationContext(f"the peer leaves this side no role to do so in {abstract_syntax}")
-        encoded = None if data_set is None else encode_data_set(data_set, context.transfer_syntax)
+        encoded = None
+        if data_set is not None:  # in a thread: it may name ten thousand instances
+            encoded = await asyncio.to_thread(encode_data_set, data_set, context.transfer_syntax)
         async with aclosing(self.association.invoke(context, command_of, encoded)) as replies:
             command, data = await anext(replies)
         return _reply(command, decode_data_set(data, context.transfer_syntax) if data else None)

@@ -3,6 +3,7 @@
 Told when nothing has come to a study for a while, and again with everything when more has come after all.
 """
 
+import asyncio
 from itertools import groupby
 from typing import Final
 
@@ -55,7 +56,7 @@ class Availability:
             return  # removed since
         settings = self._room.settings
         steps = await self._room.workflow.mpps.of_study(study)
-        told = notification_of(study, held, steps, settings.node.ae_title)
+        told = await asyncio.to_thread(notification_of, study, held, steps, settings.node.ae_title)
         timeouts = timeouts_of(settings.dimse)
         async with connect(peer, settings.node.ae_title, _CONTEXTS, timeouts=timeouts) as user:
             reply = await user.n_create(INSTANCE_AVAILABILITY, UID(str(job.payload["notification"])), told)

@@ -94,7 +94,7 @@ class CommitmentService(ServiceClass):
         _check(request)
         if request.command.us_or_none(Element.ACTION_TYPE_ID) != REQUEST:
             raise NoSuchActionType("Storage Commitment has the action type 1 only")
-        transaction_uid, references = information.request_in(request)
+        transaction_uid, references = await asyncio.to_thread(information.request_in, request)
         association = request.association
         key = association.calling_ae, transaction_uid
         self._forget_those_gone()
@@ -163,7 +163,7 @@ class CommitmentService(ServiceClass):
     async def _report(self, user: ServiceUser, commitment: Commitment) -> None:
         """Raises OutOfResources, JobRefused when the peer does not take it."""
         event = FAILURES_EXIST if commitment.failed else SUCCESSFUL
-        told = information.result_of(commitment, self._room.settings.node.ae_title)
+        told = await asyncio.to_thread(information.result_of, commitment, self._room.settings.node.ae_title)
         reply = await user.n_event_report(STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, event, told)
         if is_failure(reply.status):
             raise _refusal(reply)
@@ -220,7 +220,9 @@ class CommitmentService(ServiceClass):
         event = request.command.us_or_none(Element.EVENT_TYPE_ID)
         if event not in (SUCCESSFUL, FAILURES_EXIST):
             raise NoSuchEventType("Storage Commitment has the event types 1 and 2 only")
-        transaction_uid, reasons = information.result_in(request, failures=event == FAILURES_EXIST)
+        transaction_uid, reasons = await asyncio.to_thread(
+            information.result_in, request, failures=event == FAILURES_EXIST
+        )
         commitment = await self._commitments.answer(transaction_uid, reasons)
         log = request.association.log
         log.info(

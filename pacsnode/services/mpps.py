@@ -1,5 +1,6 @@
 """Modality Performed Procedure Step and its Retrieve SOP class (PS3.4 F.7, F.8): N-CREATE, N-SET, N-GET."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -45,14 +46,16 @@ class MppsService(ServiceClass):
         """Success when the step is durable; a UID of ours is told in the response (PS3.7 10.1.5.1.4)."""
         _check_sop_class(request, MPPS)
         given = request.command.sop_instance or None
-        step = await self._steps.create(given, _received(request))
+        step = await self._steps.create(given, await asyncio.to_thread(_received, request))
         request.association.log.info("mpps.created", **_facts(step))
         return Response(SUCCESS, sop_instance=None if given else step.sop_instance)
 
     async def n_set(self, request: Request) -> Response:
         """Success, or 0107H with the attributes that N-SET may not change (PS3.7 10.1.3.1.9)."""
         _check_sop_class(request, MPPS)
-        step, ignored = await self._steps.modify(request.command.sop_instance, _received(request))
+        step, ignored = await self._steps.modify(
+            request.command.sop_instance, await asyncio.to_thread(_received, request)
+        )
         request.association.log.info("mpps.modified", ignored=len(ignored), **_facts(step))
         return Response(ATTRIBUTE_LIST_ERROR, attributes=ignored) if ignored else Response(SUCCESS)
 

@@ -1,4 +1,4 @@
-"""Whether what modalities say they have made has arrived, looked at when a study is stable (PS3.4 F.7.2.2)."""
+"""Whether what modalities say they made has arrived, looked at when a study is stable (PS3.4 F.7.2.2)."""
 
 import structlog
 
