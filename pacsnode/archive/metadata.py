@@ -72,6 +72,7 @@ class Metadata:
         self._arrived = asyncio.Event()
         self._last_arrival = 0.0
         self._making = 0  # requests that wait for metadata: the background steps aside
+        self._keeping: set[asyncio.Task[None]] = set()
         self._closing = False
         self._background: asyncio.Task[None] | None = None
 
@@ -88,7 +89,7 @@ class Metadata:
         self._closing = True
         if self._background is not None:
             self._background.cancel()
-            await asyncio.gather(self._background, return_exceptions=True)
+            await asyncio.gather(self._background, *self._keeping, return_exceptions=True)
         await self._in_thread(self._derived.close)
         self._thread.shutdown()
 
@@ -127,7 +128,7 @@ class Metadata:
         """Make the parts of a series and keep them; `pause`: seconds to rest after each bit of work."""
         instances = [held.located for held in await self._lookup.find((wanted.study, wanted.series))]
         encoder = JsonEncoder()
-        parts: list[bytes] = []
+        parts: list[asyncio.Future[bytes]] = []
         complete = True
         position = 0
         while position < len(instances):
@@ -143,14 +144,15 @@ class Metadata:
                 size += sum(map(len, made))
                 if pause is not None:
                     await self._rest(pause)
-            part = ",".join(objects).encode()
-            if part:
-                parts.append(
-                    await self._in_thread(partial(zlib.compress, part, FAST if pause is None else SMALL))
-                )
+            if objects:
+                part = ",".join(objects).encode()
+                level = FAST if pause is None else SMALL
+                parts.append(asyncio.ensure_future(asyncio.to_thread(zlib.compress, part, level)))
                 yield part
         if complete:  # else what could not be read is tried again next time
-            await self._keep(wanted, parts)
+            keeping = asyncio.create_task(self._keep(wanted, parts))
+            self._keeping.add(keeping)
+            keeping.add_done_callback(self._keeping.discard)
 
     async def _kept(self, wanted: SeriesVersion) -> list[bytes] | None:
         try:
@@ -159,9 +161,10 @@ class Metadata:
             log.warning("metadata.not_kept", reason=str(error))
             return None
 
-    async def _keep(self, wanted: SeriesVersion, parts: Sequence[bytes]) -> None:
+    async def _keep(self, wanted: SeriesVersion, parts: Sequence[asyncio.Future[bytes]]) -> None:
+        compressed = await asyncio.gather(*parts)
         try:
-            await self._in_thread(partial(self._derived.keep, *wanted, parts))
+            await self._in_thread(partial(self._derived.keep, *wanted, compressed))
         except sqlite3.Error as error:  # a full disk, for one
             log.warning("metadata.not_kept", reason=str(error))
 

@@ -6,23 +6,19 @@ sequences or fragments, is looked at in a mapping.
 
 import os
 import zlib
-from collections.abc import Callable
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_RANDOM, mmap
 from typing import Final
 
 from pacsnode.archive.files import Layout
 from pacsnode.archive.locate import Located
 from pacsnode.archive.outgoing import open_object
 from pacsnode.dicom.header import INFLATE_LIMIT, HeaderIncomplete, encoding_of
-from pacsnode.dicom.json_model import JsonEncoder, Source, TagPath
+from pacsnode.dicom.json_model import JsonEncoder, TagPath
 from pacsnode.dicom.part10 import data_offset_of
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
 from pacsnode.errors import CannotUnderstand
 
 HEAD: Final = 16 * 1024  # bytes
-LONGER_HEAD: Final = 2**20  # bytes; where functional groups or reports do not fit
-
-_Text = Callable[[Source, int, int], str]
 
 
 def bulk_path(path: TagPath) -> str:
@@ -50,30 +46,27 @@ def object_json(layout: Layout, study: str, series: str, located: Located, encod
     def bulk(path: TagPath) -> str:
         return base + bulk_path(path)
 
-    def encode(data: Source, start: int, size: int) -> str:
-        return encoder.encode(data, encoding, bulk, start, size)
-
     descriptor = open_object(layout, located)
     try:
         size = os.fstat(descriptor).st_size
         if located.transfer_syntax in DEFLATED_TRANSFER_SYNTAXES:
-            data = _inflated(descriptor, size)
-            return encode(data, 0, len(data))
-        for length in (HEAD, LONGER_HEAD):
-            try:
-                head = os.pread(descriptor, length, 0)
-                return encode(head, data_offset_of(head), size)
-            except HeaderIncomplete:
-                if size <= length:
-                    raise CannotUnderstand("the file is shorter than it was") from None
-        return _mapped(descriptor, size, encode)
+            return encoder.encode(_inflated(descriptor, size), encoding, bulk)
+        head = os.pread(descriptor, HEAD, 0)
+        try:
+            text, end = encoder.encode_head(head, encoding, bulk, data_offset_of(head), size)
+            if end >= size:
+                return text
+            tail = os.pread(descriptor, HEAD, end)  # padding or a signature
+            rest, tail_end = encoder.encode_head(tail, encoding, bulk, 0, size - end)
+            if tail_end >= size - end:
+                return f"{text[:-1]},{rest[1:]}" if len(rest) > 2 else text
+        except HeaderIncomplete:
+            pass
+        with mmap(descriptor, 0, access=ACCESS_READ) as mapping:
+            mapping.madvise(MADV_RANDOM)  # the pixels in between are not wanted
+            return encoder.encode(mapping, encoding, bulk, data_offset_of(head))
     finally:
         os.close(descriptor)
-
-
-def _mapped(descriptor: int, size: int, encode: _Text) -> str:
-    with mmap(descriptor, 0, access=ACCESS_READ) as mapping:
-        return encode(mapping, data_offset_of(mapping[:HEAD]), size)
 
 
 def _inflated(descriptor: int, size: int) -> bytes:

@@ -65,28 +65,27 @@ class JsonEncoder:
     def __init__(self) -> None:
         self._remembered: dict[Decoder, dict[bytes, str]] = {}
 
-    def encode(
-        self,
-        data: Source,
-        encoding: Encoding,
-        bulk: BulkUri | None = None,
-        start: int = 0,
-        size: int | None = None,
-    ) -> str:
-        """The object of the data set that lies in `data` from `start` up to `size`.
+    def encode(self, data: Source, encoding: Encoding, bulk: BulkUri | None = None, start: int = 0) -> str:
+        """The object of the data set that is `data` from `start` on.
 
-        Without `bulk` every value is inline, pixel data too. `data` may end before `size` when all that it
-        lacks goes by reference. Raises CannotUnderstand; HeaderIncomplete when `data` is too short to know.
+        Without `bulk` every value is inline, pixel data too. Raises CannotUnderstand.
         """
-        size = len(data) if size is None else size
+        return self.encode_head(data, encoding, bulk, start, len(data))[0]
+
+    def encode_head(
+        self, data: Source, encoding: Encoding, bulk: BulkUri | None, start: int, size: int
+    ) -> tuple[str, int]:
+        """The object of a data set that ends at `size`, of which `data` has the beginning; and where it ends.
+
+        That is before `size` where elements follow a value that goes by reference and ends behind `data`.
+        Raises CannotUnderstand; HeaderIncomplete when `data` is too short to know.
+        """
         try:
-            level = _Level(self._remembered, data, encoding, bulk, decoder(None), ())
-            members, _ = level.read(start, size)
+            return _Level(self._remembered, data, encoding, bulk, decoder(None), ()).read(start, size)
         except struct.error as error:
             if len(data) < size:
                 raise HeaderIncomplete from error
             raise CannotUnderstand("the data set is cut off") from error
-        return members
 
 
 def element_json(element: Element) -> str:
@@ -151,42 +150,40 @@ class _Level:
     def read(self, position: int, end: int) -> tuple[str, int]:
         """The object of the elements up to `end` or an item delimitation, and where they ended."""
         members: list[str] = []
-        tags: list[int] = []
-        data, plain = self._data, not self._encoding.implicit and self._encoding.little_endian
+        data, unpack = self._data, _PLAIN.unpack_from
+        plain_until = end - 8 if not self._encoding.implicit and self._encoding.little_endian else -1
         known = self._remembered.setdefault(self._coded, {})
         last = -1
         ordered = True
         while position < end:
-            if plain and position + 8 <= end:
-                group, number, vr, length = _PLAIN.unpack_from(data, position)
-                if length <= _REMEMBERED and vr in _SHORT_CODES:
-                    stop = position + 8 + length
-                    tag = group << 16 | number
-                    raw = data[position:stop]
-                    member = known.get(raw)
-                    if member is None:
-                        member = self._short_member(tag, raw, stop, end)
-                        if tag == SPECIFIC_CHARACTER_SET:
-                            known = self._remembered.setdefault(self._coded, {})
-                        elif len(known) < _MOST_REMEMBERED and tag not in _WATCHED:
-                            known[raw] = member
-                    position = stop
-                    if member:
-                        ordered = ordered and tag > last
-                        last = tag
-                        tags.append(tag)
-                        members.append(member)
-                    continue
-            tag, member, position = self._any_member(position, end)
-            if tag in _DELIMITERS:
-                break
+            length = _UNDEFINED
+            if position <= plain_until:
+                group, number, vr, length = unpack(data, position)
+            if length <= _REMEMBERED and vr in _SHORT_CODES:
+                tag = group << 16 | number
+                stop = position + 8 + length
+                raw = data[position:stop]
+                member = known.get(raw)
+                if member is None:
+                    member = self._short_member(tag, raw, stop, end)
+                    if tag == SPECIFIC_CHARACTER_SET:
+                        known = self._remembered.setdefault(self._coded, {})
+                    elif len(known) < _MOST_REMEMBERED and _is_same_everywhere(tag, member):
+                        known[raw] = member
+                position = stop
+            else:
+                tag, member, position = self._any_member(position, end)
+                if tag in _DELIMITERS:
+                    break
+                if position > len(data) and not self._path:  # behind a value that goes by reference
+                    end = position
             if member:
-                ordered = ordered and tag > last
-                last = tag
-                tags.append(tag)
                 members.append(member)
+                if tag <= last:
+                    ordered = False
+                last = tag
         if not ordered:  # against PS3.5 7.1, but met; of what is there twice the last is kept
-            members = [member for _, member in sorted(dict(zip(tags, members, strict=True)).items())]
+            members = [member for _, member in sorted({member[:10]: member for member in members}.items())]
         return "{" + ",".join(members) + "}", position
 
     def _short_member(self, tag: int, raw: bytes, stop: int, end: int) -> str:
@@ -385,6 +382,12 @@ class _Level:
 
 
 _WATCHED: Final = frozenset({SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION, _LUT_DESCRIPTOR, _WAVEFORM_BITS})
+
+
+def _is_same_everywhere(tag: int, member: str) -> bool:
+    """Whether the same bytes mean the same in the next object, and nothing to the elements behind them."""
+    is_creator = tag >> 16 & 1 and tag & 0xFFFF <= 0xFF
+    return not is_creator and tag not in _WATCHED and '"BulkDataURI"' not in member
 
 
 @lru_cache(maxsize=8192)
