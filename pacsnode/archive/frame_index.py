@@ -38,6 +38,7 @@ _WANTED: Final = frozenset(
     {_ROWS, _COLUMNS, _SAMPLES, _ALLOCATED, _PHOTOMETRIC, _FRAMES, _PLANAR, _STORED, _HIGH_BIT}
     | {_REPRESENTATION, _LOSSY}
 )
+_IMAGE_GROUP: Final = 0x0028
 _VALUE_LIMIT: Final = 256  # bytes; none of these is as long
 _SUBSAMPLED: Final = ("YBR_FULL_422", "YBR_PARTIAL_422")
 _TAGS: Final = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA})
@@ -173,6 +174,10 @@ def index_frames(file: Readable, *, trust_tables: bool = True) -> PixelData | No
             values[place.tag] = file.read(place.value, place.length)
         elif place.tag in (_EXTENDED_OFFSETS, _EXTENDED_LENGTHS) and place.length != UNDEFINED:
             tables[place.tag] = Extent(place.value, place.length)
+        elif place.length == UNDEFINED and place.tag >> 16 > _IMAGE_GROUP and place.tag not in _TAGS:
+            # Functional groups of thousands of frames, maybe: their end has to be looked for
+            if (last := _last_element(file, places, _Image(values, order), order)) is not None:
+                return _native(last, _Image(values, order), order, file.size)
         elif place.tag in _TAGS:
             image = _Image(values, order)
             if place.length != UNDEFINED:
@@ -202,6 +207,19 @@ class _Image:
         photometric = values.get(_PHOTOMETRIC, b"").strip(b" \0").decode("ascii", "replace")
         samples = 2 if photometric in _SUBSAMPLED else number(_SAMPLES, 1)
         self.bits = number(_ROWS) * number(_COLUMNS) * samples * self.allocated
+
+
+def _last_element(file: Readable, places: Places, image: _Image, order: str) -> Place | None:
+    """Native pixel data, if it is what the file ends with, and as long as the attributes say."""
+    length = (image.frames * image.bits + 15) // 16 * 2
+    for head_length in (12, 8):  # explicit VR and implicit
+        position = file.size - length - head_length
+        head = file.read(position, 4) if length and position > 0 else b""
+        if len(head) == 4 and struct.unpack(f"{order}HH", head) == (PIXEL_DATA >> 16, PIXEL_DATA & 0xFFFF):
+            place = places.at(position)
+            if (place.value, place.length) == (position + head_length, length):
+                return place
+    return None
 
 
 def _native(place: Place, image: _Image, order: str, size: int) -> PixelData:

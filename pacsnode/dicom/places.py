@@ -66,6 +66,10 @@ class Places:
         """The elements of the top level. Raises CannotUnderstand."""
         return self._elements(self._start, self._size, self._implicit)
 
+    def at(self, position: int) -> Place:
+        """The element of the top level that is known to be at `position`. Raises CannotUnderstand."""
+        return self._place(position, self._implicit)
+
     def find(self, path: tuple[int, ...]) -> Place | None:
         """The element at a path: its tag; within sequences tag, item from 1 on, tag and so on."""
         elements = self.elements()

@@ -100,3 +100,19 @@ def test_an_extended_offset_table_of_nonsense_is_not_believed(offsets: tuple[int
     finally:
         os.close(plain.descriptor)
         os.close(changed.descriptor)
+
+
+@pytest.mark.parametrize("ending", [b"", b"\xfc\xff\xfc\xffOB\0\0\x04\0\0\0\0\0\0\0"])
+def test_behind_long_sequences_native_pixel_data_is_found_from_the_end(ending: bytes) -> None:
+    """With the trailing padding of (FFFC,FFFC) it is not the last element: it is found all the same."""
+    data = (FILES / "CT_small.dcm").read_bytes()
+    begin = data.index(b"\xe0\x7f\x10\x00OW")
+    end = begin + 12 + int.from_bytes(data[begin + 8 : begin + 12], "little")
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + b"\x18\0\x10\x91SQ\0\0\0\0\0\0" + b"\xfe\xff\x0d\xe0\0\0\0\0"
+    groups = b"\x00\x52\x30\x92SQ\0\0\xff\xff\xff\xff" + 300 * item + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    file = opened(data[:begin] + groups + data[begin:end] + ending)
+
+    try:
+        assert frames(file) == [data[begin + 12 : end]]
+    finally:
+        os.close(file.descriptor)
