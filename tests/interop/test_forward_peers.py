@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import pytest
 from pydicom import dcmread
 
 from pacsnode.workflow.database import Database
@@ -18,7 +19,7 @@ from pacsnode.workflow.jobs import Jobs, State
 from tests.conftest import needs
 from tests.support.destination import Destination, Received, free_address
 from tests.support.files import bundled
-from tests.support.objects import data_set_bytes, made
+from tests.support.objects import data_set_bytes, made, stored_files
 from tests.support.sending import send_files, send_made
 from tests.support.service import Service
 from tests.support.truth import Truth
@@ -121,3 +122,45 @@ async def _nothing_is_open(root: Path) -> bool:
     finally:
         await database.close()
     return counts.keys() <= {State.DONE}
+
+
+@needs("storescp")
+@pytest.mark.parametrize("unkind", [["--refuse"], ["--abort-during"]])
+async def test_storescp_that_refuses_or_aborts_gets_all_when_it_has_recovered(
+    root: Path, tmp_path: Path, unkind: list[str]
+) -> None:
+    items = [made(number) for number in range(1, 6)]
+    address = free_address()
+    config = configured(tmp_path, 'to = ["STORESCP"]')
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    port = address.rpartition(":")[2]
+    async with await Service.start(root, "--config", config, PACSNODE_PEERS=f"STORESCP@{address}") as service:
+        async with storescp(port, first, *unkind):
+            await send_made(service.port, items)
+            await service.event("job.failed")
+        async with storescp(port, second):
+            await eventually_true(lambda: _nothing_is_open(root), "the jobs are done")
+    assert Counter(path.name.split(".")[-1] for path in second.iterdir()).total() == len(items)
+
+
+async def test_a_second_node_that_is_killed_holds_everything_in_the_end(root: Path, tmp_path: Path) -> None:
+    items = [made(number, pixels=9000) for number in range(1, 301)]
+    address = free_address()
+    config = configured(tmp_path, 'to = ["SECOND"]')
+    there = ("--ae-title", "SECOND", "--dimse-port", address.rpartition(":")[2])
+    async with await Service.start(root, "--config", config, PACSNODE_PEERS=f"SECOND@{address}") as service:
+        async with await Service.start(tmp_path / "second", *there) as second:
+            sending = asyncio.create_task(send_made(service.port, items))
+            await second.event("instance.stored")
+            second.send_signal(signal.SIGKILL)
+            await second.ended()
+            await sending
+        async with await Service.start(tmp_path / "second", *there) as second:
+            await eventually_true(lambda: _nothing_is_open(root), "the jobs are done", limit=20)
+            second.send_signal(signal.SIGTERM)
+            await second.ended()
+    stored = {path.stem for path in stored_files(tmp_path / "second")}
+    assert stored == {item.sop for item in items}
+    assert not list((tmp_path / "second" / "conflicts").rglob("*.dcm"))
