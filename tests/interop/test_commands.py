@@ -173,7 +173,6 @@ async def test_fuzzy_names_are_found_only_when_negotiated(node: Node) -> None:
     [
         ("patient", "PATIENT"),
         ("patient", "IMAGE"),
-        ("study", "STUDY"),
         ("study", "SERIES"),
         ("patient-study", "STUDY"),
         ("patient-study", "IMAGE"),
