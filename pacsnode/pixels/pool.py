@@ -22,6 +22,7 @@ from pacsnode.errors import CannotTranscode, CannotUnderstand, OutOfResources
 from pacsnode.log import get_logger
 from pacsnode.pixels import plan
 from pacsnode.pixels.job import (
+    Composition,
     Decoding,
     Extraction,
     Job,
@@ -106,9 +107,18 @@ class Transcoder:
         """Decode frames, one behind the other; see decode.py. Raises as transcode()."""
         return await self._make(source, 0, stored, decoding, EXPLICIT_VR_LE)
 
+    async def compose(self, metadata: Path, composition: Composition) -> Transcoded:
+        """Make the file, File Meta included, of an object that came apart. Raises as transcode()."""
+        return await self._make(metadata, 0, EXPLICIT_VR_LE, composition, EXPLICIT_VR_LE)
+
     async def render(self, source: Path, data_offset: int, stored: UID, picturing: Picturing) -> Transcoded:
         """Make a file of a Rendered Media Type; see rendering.render. Raises as transcode()."""
         return await self._make(source, data_offset, stored, picturing, EXPLICIT_VR_LE)
+
+    @property
+    def spool(self) -> Path:
+        """The folder of results; what is put there for a job is the caller's to remove."""
+        return self._spool
 
     def targets_of(self, stored: UID) -> tuple[UID, ...]:
         """The transfer syntaxes an object may be sent in here, `stored` first; see plan.targets_of."""

@@ -17,6 +17,7 @@ from pacsnode.pixels.bulk import leave_out_bulk_data
 from pacsnode.pixels.decode import decode_frames
 from pacsnode.pixels.extract import extract
 from pacsnode.pixels.job import (
+    Composition,
     Decoding,
     Extraction,
     Job,
@@ -78,6 +79,10 @@ def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
             write_as(data_set, job.stored, job.stored, out)
         case Decoding():
             decode_frames(source, job.stored, job.task, out)
+        case Composition():
+            from pacsnode.pixels.compose import compose  # Pillow too
+
+            compose(job.task, bytes(source), out)
         case Picturing(rendering, state):
             # pydicom and Pillow: a worker that only transcodes does without
             from pacsnode.pixels.rendering.render import rendered

@@ -6,7 +6,7 @@ stored though the client dies behind them, as C-STORE would have it; of the one 
 
 import asyncio
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -18,8 +18,17 @@ from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.errors import CannotUnderstand, InvalidMultipart, PacsnodeError, RequestRefused
 from pacsnode.web.facade import Facade
 from pacsnode.web.media import DICOM, JSON, XML, Offer, acceptable
-from pacsnode.web.multipart import BodyEnds, PartBegins, PartData, PartEnds, Reader, content_type_of
+from pacsnode.web.multipart import (
+    BodyEnds,
+    ContentType,
+    PartBegins,
+    PartData,
+    PartEnds,
+    Reader,
+    content_type_of,
+)
 from pacsnode.web.origin import ROOT, dicomweb_root
+from pacsnode.web.store_metadata import METADATA_TYPES, ArrivingPart, ArrivingParts
 from pacsnode.web.store_part import Acceptance, ArrivingFile
 from pacsnode.web.store_report import StoreReport
 
@@ -27,13 +36,6 @@ log = structlog.get_logger()
 
 AT_ONCE: Final = 16  # objects that wait for the disk together: they share a commit
 _OFFERS: Final = (Offer(JSON), Offer(XML))
-
-
-class Arriving(Protocol):
-    """A part on its way in."""
-
-    async def write(self, data: memoryview) -> None: ...
-    def discard(self) -> None: ...
 
 
 def routes(facade: Facade) -> list[BaseRoute]:
@@ -71,16 +73,21 @@ class _Run:
         self._study = study
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._storing: set[asyncio.Task[None]] = set()
-        self._part: ArrivingFile | None = None
+        self._part: ArrivingFile | ArrivingPart | None = None
+        self._apart = ArrivingParts(facade)
 
     async def receive(self, request: Request) -> None:
-        """Read the body to its end and wait for what was begun. Raises RequestRefused, ClientDisconnect."""
+        """Read the body to its end and wait for what was begun.
+
+        Raises RequestRefused, InvalidMultipart, ClientDisconnect; what arrived whole before is stored.
+        """
         header = request.headers.get("content-type", "")
         try:
             if header.partition(";")[0].strip().lower() == DICOM:
                 await self._one_file(request)
             else:
                 await self._parts(request, header)
+                await self._compose()
         except BaseException:
             if self._part is not None:
                 self._part.discard()
@@ -88,6 +95,7 @@ class _Run:
         finally:
             if self._storing:
                 await asyncio.wait(self._storing)
+            await self._apart.remove()
 
     async def _one_file(self, request: Request) -> None:
         """A body that is one file; not in the standard, and what curl --data-binary sends."""
@@ -97,57 +105,71 @@ class _Run:
         await self._end_part()
 
     async def _parts(self, request: Request, header: str) -> None:
-        reader = self._reader(header)
+        content_type = _content_type(header)
+        reader = Reader(content_type.boundary)
+        is_empty = True
         async for chunk in request.stream():
             for event in reader.receive_data(chunk):
                 match event:
                     case PartBegins(headers):
-                        self._begin_part(headers)
+                        is_empty = False
+                        await self._begin_part(headers, content_type.root_type)
                     case PartData(data) if self._part is not None:
                         await self._part.write(data)
-                    case PartEnds() if self._part is not None:
+                    case PartEnds():
                         await self._end_part()
-                    case PartData() | PartEnds() | BodyEnds():
+                    case PartData() | BodyEnds():
                         pass
         reader.receive_eof()
-        if not (self.report.stored or self.report.failed or self.report.other_failures or self._storing):
+        if is_empty:
             raise RequestRefused(400, "the body has no parts")
 
-    def _reader(self, header: str) -> Reader:
-        try:
-            content_type = content_type_of(header)
-        except InvalidMultipart as error:
-            is_multipart = header.lower().startswith("multipart/related")
-            raise RequestRefused(400 if is_multipart else 415, str(error)) from error
-        if content_type.root_type not in (DICOM, ""):
-            raise RequestRefused(415, f"{content_type.root_type} is not stored; there is {DICOM}")
-        return Reader(content_type.boundary)
-
-    def _begin_part(self, headers: dict[str, str]) -> None:
+    async def _begin_part(self, headers: dict[str, str], root_type: str) -> None:
+        if root_type in METADATA_TYPES:
+            self._part = await self._apart.begin(headers)
+            return
         media_type = headers.get("content-type", DICOM).partition(";")[0].strip().lower()
         if media_type == DICOM:
             self._part = self._file()
         else:
-            self.report.add_failure(None, None, CannotUnderstand(f"a part is {media_type[:80]}, not {DICOM}"))
+            self._refused(None, CannotUnderstand(f"a part is {media_type[:80]}, not {DICOM}"))
+
+    async def _end_part(self) -> None:
+        part, self._part = self._part, None
+        if isinstance(part, ArrivingPart):
+            await part.end()
+        elif part is not None:
+            await self._begin_storing(part)
+
+    async def _compose(self) -> None:
+        """Store what is put together of metadata and bulk data, an object after the other."""
+        async for made in self._apart.objects(self._facade.settings.node.ae_title):
+            if isinstance(made, Exception):
+                self._refused(None, made)
+                continue
+            file = self._file()
+            try:
+                async for piece in self._apart.read(made):
+                    await file.write(piece)
+            finally:
+                await made.discard()
+            await self._begin_storing(file)
 
     def _file(self) -> ArrivingFile:
         ae_title = self._facade.settings.node.ae_title
         return ArrivingFile(self._facade.archive, self._acceptance, ae_title, self._study)
 
-    async def _end_part(self) -> None:
-        part, self._part = self._part, None
-        assert part is not None
+    async def _begin_storing(self, file: ArrivingFile) -> None:
         await self._turns.acquire()
-        task = asyncio.create_task(self._store(part))
+        task = asyncio.create_task(self._store(file))
         self._storing.add(task)
         task.add_done_callback(self._storing.discard)
 
-    async def _store(self, part: ArrivingFile) -> None:
+    async def _store(self, file: ArrivingFile) -> None:
         try:
-            self._stored(await part.store())
+            self._stored(await file.store())
         except (PacsnodeError, OSError) as error:
-            self.report.add_failure(part.sop_class, part.sop_instance, error)
-            log.warning("instance.refused", sop_instance=part.sop_instance, reason=str(error))
+            self._refused(file, error)
         finally:
             self._turns.release()
 
@@ -160,6 +182,24 @@ class _Run:
             sop_instance=stored.sop_instance,
             bytes=stored.size,
         )
+
+    def _refused(self, file: ArrivingFile | None, error: Exception) -> None:
+        sop_class, sop_instance = (file.sop_class, file.sop_instance) if file is not None else (None, None)
+        self.report.add_failure(sop_class, sop_instance, error)
+        log.warning("instance.refused", sop_instance=sop_instance, reason=str(error))
+
+
+def _content_type(header: str) -> ContentType:
+    """What the body is made of. Raises RequestRefused (400, 415)."""
+    try:
+        content_type = content_type_of(header)
+    except InvalidMultipart as error:
+        is_multipart = header.lower().startswith("multipart/related")
+        raise RequestRefused(400 if is_multipart else 415, str(error)) from error
+    if content_type.root_type not in ("", DICOM, *METADATA_TYPES):
+        stored = ", ".join((DICOM, *METADATA_TYPES))
+        raise RequestRefused(415, f"{content_type.root_type} is not stored; there are {stored}")
+    return content_type
 
 
 def _answer(
