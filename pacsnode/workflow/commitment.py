@@ -30,6 +30,7 @@ INSPECT: Final = "commitment.inspect"  # kinds of jobs: read back here
 REPORT: Final = "commitment.report"  # tell the peer that asked
 ASK: Final = "commitment.ask"  # ask a peer
 MOST: Final = 1000  # instances asked for with one request
+FORGOTTEN: Final = 10  # reported requests removed with each one reported
 
 # Failure Reason (0008,1197), PS3.3 C.14.1.1
 PROCESSING_FAILURE: Final = 0x0110
@@ -46,6 +47,11 @@ REASON_OF: Final = {
 }
 
 
+_FORGET = """
+    DELETE FROM commitment WHERE id IN (
+        SELECT id FROM commitment WHERE state = 'reported' AND changed_at < ? ORDER BY changed_at LIMIT ?
+    )
+"""
 _SENT = """
     SELECT sop_instance, sop_class FROM commitment_wanted WHERE peer = ?1 AND sop_instance NOT IN (
         SELECT item FROM job_item JOIN job ON job.id = job_item.job
@@ -57,12 +63,14 @@ _SENT = """
 class Commitments:
     """All requests, in both roles."""
 
-    def __init__(self, database: Database, jobs: Jobs, archive: Archive, own_title: str) -> None:
+    def __init__(self, database: Database, jobs: Jobs, archive: Archive, own_title: str, keep: float) -> None:
+        """`keep`: seconds for which a reported result can be looked at."""
         self._database = database
         self.records = Records(database)
         self._jobs = jobs
         self._archive = archive
         self._own_title = own_title
+        self._keep = keep
 
     # As provider
 
@@ -117,8 +125,10 @@ class Commitments:
             )
 
     async def reported(self, number: int) -> None:
-        """The peer has taken the result."""
-        await self._note(number, State.REPORTED)
+        """The peer has taken the result. Of old ones, whose Transaction UIDs are long out of use, some go."""
+        async with self._database.transaction() as transaction:
+            await move(transaction, number, State.REPORTED)
+            await transaction.execute(_FORGET, (time.time() - self._keep, FORGOTTEN))
 
     # As user
 

@@ -249,6 +249,7 @@ commitment = Table(
 Index("commitment_transaction", commitment.c.transaction_uid)
 _OPEN = text("state NOT IN ('reported', 'answered', 'refused')")
 Index("commitment_open", commitment.c.id, sqlite_where=_OPEN)
+Index("commitment_reported", commitment.c.changed_at, sqlite_where=text("state = 'reported'"))
 
 # Their instances. `reason`: NULL while it is not known, 0: committed, else the Failure Reason (PS3.3 C.14).
 commitment_instance = Table(

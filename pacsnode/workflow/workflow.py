@@ -45,7 +45,9 @@ class Workflow:
         self.mpps = PerformedSteps(database, self.mpps_outbox, settings.mpps)
         self.mpps.on_change(self._move_worklist)
         self.arrivals.on_study_stable(Completeness(archive.lookup).check)
-        self.commitments = Commitments(database, self.jobs, archive, settings.node.ae_title)
+        self.commitments = Commitments(
+            database, self.jobs, archive, settings.node.ae_title, settings.jobs.keep_finished
+        )
         self.hl7 = Hl7Inbox(database, self.worklist, settings)
         interval = settings.worklist.folder_interval
         self._worklist_folder = WorklistFolder(database, self.worklist, root, interval)

@@ -352,3 +352,16 @@ async def test_what_one_node_forwards_another_commits_to(tmp_path: Path, wait: f
                         Reference(UID(CT_IMAGE), UID(one.sop))
                     ):
                         await asyncio.sleep(0.02)
+
+
+async def test_reported_results_are_forgotten_in_time(scene: tuple[Node, Listener]) -> None:
+    node, _ = scene
+    database = node.workflow.database
+    for number in (1, 2):
+        assert await request(node, information(*STORED)) == 0x0000
+        await reached(node, number, State.REPORTED)
+        async with database.transaction() as transaction:  # long ago
+            await transaction.execute("UPDATE commitment SET changed_at = 0 WHERE id = 1")
+    assert [one.id for one in await node.workflow.commitments.records.all()] == [2]
+    rows = await database.fetch("SELECT DISTINCT commitment FROM commitment_instance")
+    assert [row[0] for row in rows] == [2]

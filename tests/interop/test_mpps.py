@@ -10,9 +10,11 @@ from pynetdicom import Association, evt
 from pynetdicom.sop_class import (
     ModalityPerformedProcedureStep,
     ModalityPerformedProcedureStepRetrieve,
+    ModalityWorklistInformationFind,
 )
 
 from pacsnode.node import Node
+from pacsnode.workflow.worklist_state import StepState as ItemState
 from tests.conftest import SettingsOf
 from tests.support.dimse_n import (
     MPPS_CLASSES,
@@ -29,6 +31,7 @@ from tests.support.objects import made
 from tests.support.raw import CT_IMAGE
 from tests.support.sending import send_made
 from tests.support.waiting import eventually
+from tests.support.worklist import item_of, nested, scheduled
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 STEP = "1.2.840.99.1"
@@ -359,3 +362,40 @@ async def test_what_a_modality_made_and_never_sent_is_told(
     (line,) = [line for line in "".join(log).splitlines() if "mpps.instances_missing" in line]
     assert "missing=1" in line
     assert "instances=2" in line
+
+
+async def test_the_worklist_follows_the_step(node: Node) -> None:
+    """As a modality does it: ask, begin, end; the item goes as the step goes."""
+    items = [item_of(scheduled(number, StudyInstanceUID=f"1.2.840.{number}")) for number in (1, 2)]
+    await node.workflow.worklist.add([(f"test:{number}", item) for number, item in enumerate(items)])
+    key = Dataset()
+    key.PatientID, key.AccessionNumber, key.StudyInstanceUID = "", "", ""
+    key.ScheduledProcedureStepSequence = [
+        nested(ScheduledProcedureStepID="").ScheduledProcedureStepSequence[0]
+    ]
+
+    def find(association: Association) -> list[Dataset]:
+        replies = association.send_c_find(key, ModalityWorklistInformationFind)
+        return [found for _, found in replies if found is not None]
+
+    async def worklist() -> list[str]:
+        found = await asked(node.dimse_port, find, ModalityWorklistInformationFind)
+        return sorted(one.AccessionNumber for one in found)
+
+    assert await worklist() == ["A1", "A2"]
+    (mine,) = [
+        one
+        for one in await asked(node.dimse_port, find, ModalityWorklistInformationFind)
+        if one.AccessionNumber == "A1"
+    ]
+    begun = step()
+    (item,) = begun.ScheduledStepAttributesSequence
+    item.StudyInstanceUID, item.AccessionNumber = mine.StudyInstanceUID, mine.AccessionNumber
+    item.ScheduledProcedureStepID = mine.ScheduledProcedureStepSequence[0].ScheduledProcedureStepID
+    await create(node, begun)
+    states = [listed.state.value for listed in await node.workflow.worklist.items(tuple(ItemState))]
+    assert sorted(states) == ["IN PROGRESS", "SCHEDULED"]
+    await set_(node, final())
+    states = [listed.state.value for listed in await node.workflow.worklist.items(tuple(ItemState))]
+    assert sorted(states) == ["COMPLETED", "SCHEDULED"]
+    assert await worklist() == ["A2"]

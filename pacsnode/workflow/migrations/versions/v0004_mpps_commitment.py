@@ -64,6 +64,9 @@ def upgrade() -> None:
     )
     op.create_index("commitment_transaction", "commitment", ["transaction_uid"])
     op.create_index("commitment_open", "commitment", ["id"], sqlite_where=_OPEN)
+    op.create_index(
+        "commitment_reported", "commitment", ["changed_at"], sqlite_where=sa.text("state = 'reported'")
+    )
     op.create_table(
         "commitment_instance",
         sa.Column(
