@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from pacsnode import log
+from tests.support.waiting import eventually
 
 
 class Terminal(io.StringIO):
@@ -127,3 +128,23 @@ def test_what_a_peer_sends_writes_no_lines_of_its_own(stream: io.StringIO, forma
     log.get_logger().warning("operation.failed", reason="SOP Instance 1.2\n2026 node.stopped \x1b[2J in it")
     assert len(stream.getvalue().splitlines()) == 1
     assert "\x1b" not in stream.getvalue()
+
+
+def test_lines_that_come_together_are_written_together_and_warnings_at_once(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream, gather=True)
+    logger = log.get_logger()
+    logger.info("node.started")
+    assert [line["event"] for line in lines(stream)] == ["node.started"], "alone: at once"
+    for number in range(3):
+        logger.info("instance.stored", number=number)
+    assert len(lines(stream)) == 1
+    logger.warning("operation.failed")
+    events = [line["event"] for line in lines(stream)]
+    assert events == ["node.started", *["instance.stored"] * 3, "operation.failed"], "in their order"
+
+
+async def test_the_last_lines_do_not_wait_for_others(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream, gather=True)
+    for number in range(3):
+        log.get_logger().info("instance.stored", number=number)
+    await eventually(lambda: len(lines(stream)) == 3, "all are written")
