@@ -21,7 +21,7 @@ from pacsnode.archive.derived import Derived
 from pacsnode.archive.files import Layout
 from pacsnode.archive.locate import Located
 from pacsnode.archive.lookup import Held, Lookup
-from pacsnode.archive.object_json import object_json
+from pacsnode.archive.object_json import announce, object_json
 from pacsnode.archive.readers import Readers
 from pacsnode.dicom.json_model import JsonEncoder
 from pacsnode.dicom.uid import UID
@@ -33,6 +33,7 @@ QUIET: Final = 1.5  # seconds without an arrival before a series is taken to be 
 PART: Final = 2**20  # bytes of JSON
 FAST, SMALL = 1, 6  # levels of zlib: while somebody waits, and when nobody does
 SLICE: Final = 0.005  # seconds of work between two rests, in the background
+READ_AHEAD: Final = 32  # files asked of the disk at once; objects were written past the page cache
 OVERLAP: Final = 4096  # instances; numbers are given at the first byte, and commits are in another order
 
 _VERSIONS: Final = """
@@ -182,6 +183,9 @@ class Metadata:
         end = None if limit is None else time.perf_counter() + limit
         position = start
         while position < len(instances) and size < PART and not self._closing:
+            if not (position - start) % READ_AHEAD:
+                for coming in instances[position : position + READ_AHEAD]:
+                    announce(self._layout, coming)
             located = instances[position]
             position += 1
             try:

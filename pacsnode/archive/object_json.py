@@ -6,6 +6,7 @@ sequences or fragments, is looked at in a mapping.
 
 import os
 import zlib
+from contextlib import suppress
 from mmap import ACCESS_READ, MADV_RANDOM, mmap
 from typing import Final
 
@@ -33,6 +34,16 @@ def bulk_path(path: TagPath) -> str:
 def instance_path(study: str, series: str, instance: str) -> str:
     """The path of an instance below the base URI of the services."""
     return f"/studies/{study}/series/{series}/instances/{instance}"
+
+
+def announce(layout: Layout, located: Located) -> None:
+    """Have the beginning of a file read from the disk, without waiting for it."""
+    with suppress(OSError):
+        descriptor = open_object(layout, located)
+        try:
+            os.posix_fadvise(descriptor, 0, HEAD, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
 
 
 def object_json(layout: Layout, study: str, series: str, located: Located, encoder: JsonEncoder) -> str:
