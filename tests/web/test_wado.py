@@ -23,6 +23,7 @@ from tests.support.objects import Part10
 from tests.support.pixels import pixels_of
 from tests.support.sending import send_files
 from tests.support.truth import Truth
+from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -408,3 +409,43 @@ async def test_a_file_that_is_lost_is_left_out_of_its_series_and_told(web: Web) 
         assert len(parts_of(answer)) == len(items) - 1
     finally:
         aside.rename(lost)
+
+
+async def test_the_query_parameter_goes_before_the_header(web: Web) -> None:
+    item = next(item for item in web.truth.items if item.path.name == "CT_small.dcm")
+    answer = await web.get(f"{path_of(item)}/frames/1?accept=application/octet-stream", OCTETS)
+    assert answer.headers["content-type"] == f"application/octet-stream; transfer-syntax={EXPLICIT}"
+    assert answer.content == read(item.path).PixelData
+
+
+async def test_what_cannot_be_had_as_asked_is_left_out_and_told(web: Web) -> None:
+    """JPEG Baseline is not made here: of a study, only what is stored so can be had in it."""
+    baseline = "1.2.840.10008.1.2.4.50"
+    study, items = next(
+        (study, items)
+        for study, items in web.truth.studies.items()
+        if 0 < sum(item.transfer_syntax == baseline for item in items) < len(items)
+    )
+    wanted = {item.sop for item in items if item.transfer_syntax == baseline}
+    answer = await web.get(
+        f"/studies/{study}", f'multipart/related; type="application/dicom"; transfer-syntax={baseline}'
+    )
+    assert answer.status_code == 206
+    assert {headers["content-location"].rpartition("/")[2] for headers, _ in parts_of(answer)} == wanted
+    assert f"{len(items) - len(wanted)} of {len(items)}" in answer.headers["warning"]
+
+
+async def test_an_explicit_transfer_syntax_is_made(web: Web) -> None:
+    item = next(item for item in web.truth.items if item.path.name == "CT_small.dcm")
+    for syntax in ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", DEFLATED):
+        accept = f"application/dicom; transfer-syntax={syntax}"
+        answer = await web.get(path_of(item), accept)
+        assert answer.headers["content-type"] == accept
+        assert str(read(answer.content).file_meta.TransferSyntaxUID) == syntax
+        assert answer.headers["content-length"] == str(len(answer.content))
+        part = await web.get(path_of(item), accept, Range="bytes=200-3000")
+        assert part.content == answer.content[200:3001]
+        head = await web.client.head(path_of(item), headers={"Accept": accept})
+        assert head.headers["content-length"] == str(len(answer.content))
+    spool = web.root / "transcoded"
+    await eventually(lambda: not list(spool.glob("*.transcoded")), "what was made is removed")
