@@ -162,7 +162,7 @@ async def test_what_cannot_be_understood_is_refused(
 
 async def test_a_bomb_is_refused(web: httpx.AsyncClient) -> None:
     buffer = BytesIO()
-    Image.new("1", (60_000, 60_000)).save(buffer, "PNG")
+    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
     model = metadata_of(real("CT_small.dcm"))
     answer = await store(web, json_part(model), ("image/png", PIXELS, buffer.getvalue()))
     assert answer.status_code == 409
