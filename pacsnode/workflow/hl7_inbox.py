@@ -68,16 +68,13 @@ class Hl7Inbox:
     async def receive(self, body: bytes, remote: str) -> bytes:
         """Carry a message out; returns the acknowledgement."""
         digest = xxhash.xxh3_128_hexdigest(body)
-        known = await self._database.fetch(
-            "SELECT response, control_id FROM hl7_message WHERE digest = ? AND answer = 'AA'", (digest,)
-        )
-        if known:
-            self._log.info("hl7.repeated", remote=remote, control_id=known[0]["control_id"])
-            return bytes(known[0]["response"])
         message: Message | None = None
         try:
             message = await asyncio.to_thread(Message.parse, body, self._settings.character_set)
             async with self._database.transaction() as transaction:
+                if (response := await _response_before(transaction, digest)) is not None:
+                    self._log.info("hl7.repeated", remote=remote, control_id=message.control_id)
+                    return response
                 await self._carry_out(transaction, message)
                 return await self._answer(transaction, body, digest, remote, message, None)
         except MessageRefused as error:
@@ -174,3 +171,11 @@ class Hl7Inbox:
         else:
             self._log.warning("hl7.refused", **facts, answer=answer, reason=str(refusal))
         return response
+
+
+async def _response_before(transaction: Transaction, digest: str) -> bytes | None:
+    """What the same message was answered when it was accepted."""
+    rows = await transaction.fetch(
+        "SELECT response FROM hl7_message WHERE digest = ? AND answer = 'AA'", (digest,)
+    )
+    return bytes(rows[0]["response"]) if rows else None

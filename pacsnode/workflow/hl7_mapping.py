@@ -18,7 +18,7 @@ from pacsnode.workflow.worklist_item import code_item
 
 # Who the patient is: what an update (ADT^A08, A31) changes.
 PATIENT: Final = """
-00100020  PID-3.1                                  text
+00100020  PID-3.1 PID-2.1                          text
 00100021  PID-3.4                                  authority
 00101002  PID-3                                    other_ids
 00100010  PID-5                                    name

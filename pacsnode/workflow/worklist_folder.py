@@ -97,33 +97,37 @@ class WorklistFolder:
             return True
         self._doubtful.pop(path, None)
         async with self._database.transaction() as transaction:
-            await self._put(transaction, path, version, items)
-        self._log.info("worklist.file_taken", path=f"{FOLDER}/{path}", items=len(items))
+            numbers = await self._put(transaction, path, version, items)
+        self._log.info("worklist.file_taken", items=numbers)
         return True
 
     async def _put(
         self, transaction: Transaction, path: str, version: str, items: list[WorklistItem]
-    ) -> None:
+    ) -> list[int]:
+        numbers = []
         for number, item in enumerate(items):
             origin = f"{_ORIGIN}{path}#{number}"
-            await self._worklist.put(transaction, item, origin, called_ae=_parent(path), version=version)
+            numbers.append(
+                await self._worklist.put(transaction, item, origin, called_ae=_parent(path), version=version)
+            )
         await self._cancel(transaction, path, beyond=len(items))
+        return numbers
 
     async def _let_go(self, path: str) -> None:
         async with self._database.transaction() as transaction:
-            await self._cancel(transaction, path, beyond=0)
-        self._log.info("worklist.file_gone", path=f"{FOLDER}/{path}")
+            numbers = await self._cancel(transaction, path, beyond=0)
+        self._log.info("worklist.file_gone", items=numbers)
 
-    async def _cancel(self, transaction: Transaction, path: str, *, beyond: int) -> None:
+    async def _cancel(self, transaction: Transaction, path: str, *, beyond: int) -> list[int]:
         """Cancel the items of a file from the one with number `beyond` on."""
         rows = await transaction.fetch(
             "SELECT * FROM worklist_item WHERE substr(origin, 1, ?) = ?",
             (len(f"{_ORIGIN}{path}#"), f"{_ORIGIN}{path}#"),
         )
         over = [row for row in rows if int(row["origin"].rpartition("#")[2]) >= beyond]
-        await self._worklist.move(transaction, over, StepEvent.CANCELLED)
         for row in over:
             await transaction.execute("UPDATE worklist_item SET version = '' WHERE id = ?", (row["id"],))
+        return await self._worklist.move(transaction, over, StepEvent.CANCELLED)
 
 
 def _parent(path: str) -> str:

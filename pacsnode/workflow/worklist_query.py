@@ -49,8 +49,10 @@ from pacsnode.workflow.worklist_state import NEVER_ANSWERED, STATUS_OF, StepStat
 CHUNK: Final = 50  # items read and decided in one go: some 20 ms of a worker thread
 _ENCODING: Final = encoding_of(EXPLICIT_VR_LE)
 
-# Returned, never matched (PS3.4 Table K.6-1): Pertinent Documents Sequence, Protocol Context Sequence.
-_RETURN_ONLY: Final = frozenset({0x00380100, 0x00400440})
+PERTINENT_DOCUMENTS: Final = 0x00380100
+PROTOCOL_CONTEXT: Final = 0x00400440
+DOCUMENT_REFERENCES: Final = 0x0040A390  # HL7 Structured Document Reference Sequence
+_RETURN_ONLY: Final = frozenset({PERTINENT_DOCUMENTS, PROTOCOL_CONTEXT})  # never matched (Table K.6-1)
 
 # The top level of the Modality Worklist Information Model, by group: its modules in PS3.3 C.2 to C.4. Groups
 # 0010 (patient), 0032 (request) and 0038 (visit) belong to it whole.
@@ -288,16 +290,22 @@ def _decision(query: WorklistQuery, match_unknown: bool) -> Callable[[Sequence[R
     """A function from rows to the answers of those that match."""
     readers = [KeyReader(key, match_unknown) for key in query.keys]
     start_test = combined_test(*query.combined, match_unknown) if query.combined else None
-    zone = (Element(TIMEZONE_OFFSET_FROM_UTC, "SH", query.timezone),) if query.timezone else ()
+    asks_documents = any(key.tag == PERTINENT_DOCUMENTS for key in query.keys)
 
     asks_status = STEP_STATUS in _step_keys(query.keys)
 
     def answer(row: Row) -> Answer | None:
         data_set = DataSet.parse(_with_status(row["data"]) if asks_status else row["data"], _ENCODING)
-        offset = temporal.known_offset(data_set.text(TIMEZONE_OFFSET_FROM_UTC, "SH"))
-        present = frozenset(data_set.tags()) if query.extra else frozenset()
+        clock = data_set.text(TIMEZONE_OFFSET_FROM_UTC, "SH")
+        offset = temporal.known_offset(clock)
+        present = frozenset(data_set.tags())
         complete = not query.unsupported
-        elements = list(zone)
+        elements = []
+        # Not asked for, but part of an answer where they apply (K.4.1.1.3.2).
+        if query.timezone or clock:
+            elements.append(Element(TIMEZONE_OFFSET_FROM_UTC, "SH", query.timezone or clock))
+        if asks_documents and DOCUMENT_REFERENCES in present and DOCUMENT_REFERENCES not in query.extra:
+            elements.append(data_set.element(DOCUMENT_REFERENCES))
         for key, reader in zip(query.keys, readers, strict=True):
             if key.tag in query.extra and key.tag not in present:
                 complete = False

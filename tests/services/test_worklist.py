@@ -283,6 +283,34 @@ async def test_a_key_that_is_no_value_is_refused(scu: Scu, identifier: Dataset) 
     assert "0040,000" in scu.final.ErrorComment
 
 
+async def test_what_answers_hold_unasked(scu: Scu, node: Node) -> None:
+    """The clock of the item, and the documents that it references (PS3.4 K.4.1.1.3.2)."""
+    reference, document = Dataset(), Dataset()
+    reference.HL7InstanceIdentifier, document.DocumentTitle = "1.2^3", "Letter"
+    await schedule(
+        node,
+        scheduled(
+            77,
+            PatientID="DOCUMENTED",
+            TimezoneOffsetFromUTC="+0200",
+            PertinentDocumentsSequence=[document],
+            HL7StructuredDocumentReferenceSequence=[reference],
+        ),
+    )
+    ((_, plain),) = await scu.find(PatientID="DOCUMENTED")
+    assert [element.keyword for element in plain] == ["TimezoneOffsetFromUTC", "PatientID"]
+    ((status, answer),) = await scu.find(PatientID="DOCUMENTED", PertinentDocumentsSequence=[])
+    assert status == PENDING
+    assert answer.PertinentDocumentsSequence[0].DocumentTitle == "Letter"
+    assert answer.HL7StructuredDocumentReferenceSequence[0].HL7InstanceIdentifier == "1.2^3"
+    (number,) = [
+        listed.id
+        for listed in await node.workflow.worklist.items()
+        if listed.item.text(0x00100020) == "DOCUMENTED"
+    ]
+    await node.workflow.worklist.remove([number])
+
+
 async def test_two_items_in_the_step_key_are_refused(scu: Scu) -> None:
     identifier = Dataset()
     identifier.ScheduledProcedureStepSequence = [nested(CodeValue="1"), nested(CodeValue="2")]

@@ -1,5 +1,6 @@
 """What HL7 messages do to the worklist, and how they are answered (IHE RAD-4, RAD-12, RAD-13)."""
 
+import asyncio
 import json
 
 import pytest
@@ -168,6 +169,13 @@ async def test_the_same_message_again_is_answered_and_does_nothing(scene: Scene)
     await scene.code(orm(control="CA"))
     assert await scene.inbox.receive(orm().encode(), "x") == first
     assert await scene.states() == ["CANCELLED"]
+
+
+async def test_the_same_message_twice_at_once_is_done_once(scene: Scene) -> None:
+    body = adt("A40", "m1", "PID|||P9^^^HOSP||Right^Name", "MRG|P1^^^HOSP").encode()
+    first, second = await asyncio.gather(*(scene.inbox.receive(body, "x") for _ in range(2)))
+    assert first == second
+    assert len(await scene.database.fetch("SELECT * FROM patient_event")) == 1
 
 
 async def test_a_control_id_used_again_is_harmless(scene: Scene) -> None:
