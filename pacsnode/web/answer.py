@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pacsnode.errors import CannotUnderstand, PacsnodeError, ProcessingFailure, RequestRefused
-from pacsnode.web.sources import Buffer, Source
+from pacsnode.web.sources import Buffer, Memory, Source
 
 log = structlog.get_logger()
 
@@ -136,11 +136,14 @@ def single(
     ]
     length = source.length
     wanted = _range(request, length, etag)
+    start, end = wanted or (0, length)
+    body: Sequence[Buffer] | AsyncIterator[Buffer]
+    # What is at hand wants no task that waits for the client to go away
+    body = [memoryview(source.data)[start:end]] if isinstance(source, Memory) else source.read(start, end)
     if wanted is None:
-        return Answer(200, always, source.read(0, length), length)
-    start, end = wanted
+        return Answer(200, always, body, length)
     always.append(("content-range", f"bytes {start}-{end - 1}/{length}"))
-    return Answer(206, always, source.read(start, end), end - start)
+    return Answer(206, always, body, end - start)
 
 
 def _range(request: Request, length: int, etag: str) -> tuple[int, int] | None:

@@ -25,7 +25,7 @@ from pacsnode.web.bulkdata import answer_bulkdata
 from pacsnode.web.facade import Facade
 from pacsnode.web.media import DICOM, OCTETS, Offer, acceptable
 from pacsnode.web.multipart import Writer
-from pacsnode.web.sources import Buffer, FilePart, MadeFile
+from pacsnode.web.sources import Buffer, FilePart, MadeFile, Memory, Source
 from pacsnode.web.syntaxes import FORBIDDEN, instance_syntax, named
 from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, etag_of, instances_of, location_of
 from pacsnode.web.zip_file import ZipWriter
@@ -114,7 +114,10 @@ async def _single(facade: Facade, request: Request, planned: _Planned, etag: str
             return single(request, made, fields, etag).then(made.made.discard)
     await _check(facade, [planned])
     fields = [("content-type", named(DICOM, located.transfer_syntax)), ("content-location", location)]
-    return single(request, FilePart(facade.archive, located, 0, located.size), fields, etag)
+    source: Source = FilePart(facade.archive, located, 0, located.size)
+    if located.size <= SMALL and request.method == "GET":
+        source = Memory(b"".join([piece async for piece in source.read(0, located.size)]))
+    return single(request, source, fields, etag)
 
 
 async def _multipart(

@@ -111,8 +111,8 @@ async def test_every_instance_as_stored(web: Web) -> None:
             assert content[len(content) - len(item.data) :] == item.data, item.path
 
 
-async def test_every_instance_as_the_default_of_the_standard(web: Web, tmp_path: Path) -> None:
-    for item in web.truth.items:
+async def test_instances_as_the_default_of_the_standard(web: Web) -> None:
+    for item in web.truth.items[::2]:
         answer = await web.get(path_of(item), "application/dicom")
         assert answer.status_code == 200, (item.path, answer.text)
         syntax = str(read(answer.content).file_meta.TransferSyntaxUID)
@@ -263,7 +263,7 @@ async def test_pixel_data_is_that_of_the_object(web: Web) -> None:
 
 async def test_a_study_by_an_independent_client(web: Web) -> None:
     client = DICOMwebClient(url=str(web.client.base_url).rstrip("/"))
-    for study, items in list(web.truth.studies.items())[:25]:
+    for study, items in list(web.truth.studies.items())[:12]:
         sent = {item.sop: item for item in items}
         found = await asyncio.to_thread(client.retrieve_study, study)
         assert {str(one.SOPInstanceUID) for one in found} == set(sent)
