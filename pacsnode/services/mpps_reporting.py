@@ -2,8 +2,8 @@
 want to know (PS3.4 F.7 as SCU, F.9 as SCP). Works off workflow.mpps_outbox, as jobs."""
 
 import asyncio
-from collections import defaultdict
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -23,10 +23,6 @@ _SYNTAXES: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE)
 # Statuses that may be another one next time; what else a peer answers it will answer again.
 _TRANSIENT: Final = frozenset({0x0110, 0x0213})
 _NO_LONGER_IN_PROGRESS: Final = 0xA710
-_CLASSES: Final = (
-    (False, MPPS),
-    (True, MPPS_NOTIFICATION),
-)  # for commands, for events
 
 
 class MppsReporting:
@@ -35,36 +31,29 @@ class MppsReporting:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._outbox = room.workflow.mpps_outbox
-        self._turns: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: WeakValueDictionary[tuple[str, str, bool], asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger()
         room.workflow.jobs.register(KIND, self.report)
 
     async def report(self, job: Job) -> None:
-        """Send all that waits for the job's peer about its step, the oldest first."""
-        of = (job.peer, str(job.payload["step"]))
-        turn = self._turns[of]
+        """Send all that waits for the job's peer about its step, the oldest first; one job at a time."""
+        step, reports = str(job.payload["step"]), bool(job.payload["reports"])
+        turn = self._turns.setdefault((job.peer, step, reports), asyncio.Lock())
         async with turn:
-            waiting = await self._outbox.waiting(*of)
+            waiting = await self._outbox.waiting(job.peer, step, reports=reports)
             if waiting:
-                await self._send(job.peer, waiting)
-        if not turn.locked():
-            self._turns.pop(of, None)
+                await self._send(job.peer, waiting, reports)
 
-    async def _send(self, title: str, waiting: list[Outgoing]) -> None:
+    async def _send(self, title: str, waiting: list[Outgoing], reports: bool) -> None:
         peer = await self._room.workflow.peers.get(title)
         if peer is None:
             raise UnknownDestination(f"{title} is no peer")
-        reported = {one.command is Command.N_EVENT_REPORT for one in waiting}
         settings = self._room.settings
         async with connect(
             peer,
             settings.node.ae_title,
-            [
-                ProposedContext(2 * number + 1, sop_class, _SYNTAXES)
-                for number, (wanted, sop_class) in enumerate(_CLASSES)
-                if wanted in reported
-            ],
-            roles={MPPS_NOTIFICATION: (False, True)} if True in reported else None,
+            [ProposedContext(1, MPPS_NOTIFICATION if reports else MPPS, _SYNTAXES)],
+            roles={MPPS_NOTIFICATION: (False, True)} if reports else None,
             timeouts=timeouts_of(settings.dimse),
         ) as user:
             for one in waiting:

@@ -1,7 +1,8 @@
 """What peers are still to be told of performed procedure steps, step by step in the order it happened.
 
 Every entry has a job. A job sends all that waits for its peer and step, the oldest first, so it does not
-matter which job runs first or is tried again: an N-SET never overtakes its N-CREATE.
+matter which job runs first or is tried again: an N-SET never overtakes its N-CREATE. Events go apart, since
+they go by another SOP class.
 """
 
 import time
@@ -53,13 +54,15 @@ class Outbox:
         one = outgoing
         values = (peer, one.sop_instance, one.command, one.event, one.transfer_syntax, one.data, time.time())
         await transaction.insert(_ADD, values)
-        await self._jobs.add(transaction, KIND, peer, {"step": one.sop_instance, "command": one.command})
+        reports = one.command is Command.N_EVENT_REPORT
+        await self._jobs.add(transaction, KIND, peer, {"step": one.sop_instance, "reports": reports})
 
-    async def waiting(self, peer: str, sop_instance: str) -> list[Outgoing]:
-        """The requests for a peer about a step, the oldest first."""
+    async def waiting(self, peer: str, sop_instance: str, *, reports: bool) -> list[Outgoing]:
+        """The requests for a peer about a step, event reports or all others, the oldest first."""
         rows = await self._database.fetch(
-            "SELECT * FROM mpps_outgoing WHERE peer = ? AND sop_instance = ? ORDER BY id",
-            (peer, sop_instance),
+            "SELECT * FROM mpps_outgoing WHERE peer = ? AND sop_instance = ?"
+            " AND (command = 'N-EVENT-REPORT') = ? ORDER BY id",
+            (peer, sop_instance, reports),
         )
         return [
             Outgoing(

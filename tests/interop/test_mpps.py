@@ -399,3 +399,17 @@ async def test_the_worklist_follows_the_step(node: Node) -> None:
     states = [listed.state.value for listed in await node.workflow.worklist.items(tuple(ItemState))]
     assert sorted(states) == ["COMPLETED", "SCHEDULED"]
     assert await worklist() == ["A2"]
+
+
+async def test_a_peer_that_takes_commands_only_gets_them_all_the_same(settings_of: SettingsOf) -> None:
+    with listening("RIS", as_scp=MPPS_CLASSES) as ris:
+        settings = settings_of(
+            mpps={"forward": ["RIS"], "notify": ["RIS"]},  # which knows no notifications
+            peers={"RIS": f"127.0.0.1:{ris.port}"},
+            jobs={"retry_after": 0.05},
+        )
+        async with Node(settings) as node:
+            await create(node, step())
+            await set_(node, final())
+            await eventually(lambda: len(ris.told) == 2, "the RIS has been told")
+    assert ris.operations == ["N-CREATE", "N-SET"]
