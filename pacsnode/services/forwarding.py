@@ -74,26 +74,30 @@ class Forwarding:
         for rule in self._rules:
             chosen = await rule.selection.of(arrived)
             for destination in rule.settings.to:
-                items: dict[str, list[str]] = {}
-                for one in chosen:
-                    if one.source_ae != destination:
-                        key = rule.key(destination, one.study, one.series)
-                        items.setdefault(key, []).append(one.sop_instance)
-                if rule.settings.commit:
-                    going = [one for one in chosen if one.source_ae != destination]
-                    wanted = [Reference(one.sop_class, one.sop_instance) for one in going]
-                    await self._room.workflow.commitments.want(transaction, destination, wanted)
-                for key, sop_instances in items.items():
-                    await self._jobs.gather(
-                        transaction,
-                        KIND,
-                        destination,
-                        {"rule": rule.name, "transfer_syntaxes": list(rule.settings.transfer_syntax)},
-                        sop_instances,
-                        key=key,
-                        priority=PRIORITIES[rule.settings.priority],
-                        until_released=rule.settings.when != "stored",
-                    )
+                going = [one for one in chosen if one.source_ae != destination]
+                await self._gather_for(transaction, rule, destination, going)
+
+    async def _gather_for(
+        self, transaction: Transaction, rule: Rule, destination: str, going: Sequence[Arrived]
+    ) -> None:
+        settings = rule.settings
+        items: dict[str, list[str]] = {}
+        for one in going:
+            items.setdefault(rule.key(destination, one.study, one.series), []).append(one.sop_instance)
+        for key, sop_instances in items.items():
+            await self._jobs.gather(
+                transaction,
+                KIND,
+                destination,
+                {"rule": rule.name, "transfer_syntaxes": list(settings.transfer_syntax)},
+                sop_instances,
+                key=key,
+                priority=PRIORITIES[settings.priority],
+                until_released=settings.when != "stored",
+            )
+        if settings.commit:
+            wanted = [Reference(one.sop_class, one.sop_instance) for one in going]
+            await self._room.workflow.commitments.want(transaction, destination, wanted)
 
     async def _release_series(self, transaction: Transaction, study: UID, series: UID) -> None:
         await self._release(transaction, "series-complete", study, series)

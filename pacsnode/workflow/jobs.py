@@ -91,6 +91,7 @@ class Jobs:
         self._ledger = ledger
         self.handlers: dict[str, Handler] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._on_retry: list[Callable[[], None]] = []
 
     def register(self, kind: str, handler: Handler) -> None:
         """Have the jobs of a kind done by `handler`.
@@ -103,6 +104,10 @@ class Jobs:
     def listen(self, listener: Callable[[], None]) -> None:
         """Have `listener` called after each commit that makes a job due or withdraws one."""
         self._listeners.append(listener)
+
+    def on_retry(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called when somebody wants a job done now."""
+        self._on_retry.append(listener)
 
     async def add(
         self,
@@ -224,7 +229,10 @@ class Jobs:
 
         Not when another one of its key has been added since.
         """
-        return await self._change(_RETRY, (number,))
+        retried = await self._change(_RETRY, (number,))
+        for listener in self._on_retry:
+            listener()
+        return retried
 
     async def cancel(self, number: int) -> bool:
         """Withdraw a job that is not done; a running one is broken off. Whether it was one."""

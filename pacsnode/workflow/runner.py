@@ -106,6 +106,7 @@ class Runner:
         self._changed = True
         self._clean_at = 0.0
         jobs.listen(self._wake_changed)
+        jobs.on_retry(self._holds.clear)
 
     async def run(self) -> None:
         """Begin with what a crash interrupted; go on until cancelled."""

@@ -81,18 +81,18 @@ async def all_done(node: Node, kinds: Sequence[str]) -> None:
     assert [job.kind for job in reversed(await node.workflow.jobs.all())] == list(kinds)
 
 
-@pytest.mark.parametrize("method", ["move", "get"])
 @pytest.mark.parametrize(
-    ("rule", "fetched"),
+    ("method", "rule", "fetched"),
     [
-        ({}, (71, 72, 73, 74)),
-        ({"most": 2}, (71, 72)),
-        ({"prior_modality": ["US"]}, (73,)),
-        ({"newest_days": 365 * 15}, (71, 72, 73)),
-        ({"modality": ["MR"]}, ()),
-        ({"calling_ae": ["RAW"], "when": "study-stable", "most": 1}, (71,)),
+        ("move", {}, (71, 72, 73, 74)),
+        ("get", {}, (71, 72, 73, 74)),
+        ("move", {"most": 2, "prior_modality": ["C?"]}, (71, 72)),
+        ("get", {"prior_modality": ["US"]}, (73,)),
+        ("get", {"newest_days": 365 * 15}, (71, 72, 73)),
+        ("move", {"modality": ["MR"]}, ()),
+        ("move", {"calling_ae": ["RAW"], "when": "study-stable", "most": 1}, (71,)),
     ],
-    ids=["all", "most", "modality", "age", "other", "stable"],
+    ids=["all", "get", "most", "modality", "age", "other", "stable"],
 )
 async def test_prior_studies_of_the_patient_are_fetched(
     tmp_path: Path, method: str, rule: dict[str, object], fetched: tuple[int, ...]

@@ -321,3 +321,13 @@ async def test_only_what_can_be_retried_is(opened: Database, state: State, tmp_p
         assert not await jobs.cancel(number)
     assert not await jobs.retry(number)
     assert not await jobs.retry(number + 1)
+
+
+async def test_a_retry_does_not_wait_for_a_peer_that_is_held(opened: Database) -> None:
+    handler = Handler(PeerUnreachable("down"))
+    jobs, runner = scene(opened, handler, JobSettings(retry_after=3600))
+    async with running(runner.run()):
+        number = await add(opened, jobs)
+        await reaches(jobs, number, State.WAITING)
+        assert await jobs.retry(number)
+        await reaches(jobs, number, State.DONE)
