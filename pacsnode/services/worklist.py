@@ -13,7 +13,8 @@ from pacsnode.dimse.command import CommandField
 from pacsnode.dimse.status import PENDING, PENDING_UNSUPPORTED_KEYS
 from pacsnode.net.service import Request, Response, ServiceClass, Stream
 from pacsnode.services.room import Room
-from pacsnode.workflow.worklist_query import WorklistQuery, view_of, worklist_query_of
+from pacsnode.workflow.worklist_query import WorklistQuery, worklist_query_of
+from pacsnode.workflow.worklist_search import view_of
 
 # PS3.4 K.5.1.1, by position: the first two are reserved and always 1.
 _RESERVED: Final = (0, 1)

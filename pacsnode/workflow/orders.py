@@ -12,7 +12,7 @@ from typing import Final
 from pacsnode.dicom.element import Element
 from pacsnode.errors import IncompleteItem, MessageRefused
 from pacsnode.workflow.database import Row, Transaction
-from pacsnode.workflow.hl7_mapping import PATIENT, REQUEST, STEP, VISIT, Segments, read, rows_of
+from pacsnode.workflow.hl7_mapping import PATIENT, REQUEST, STEP, VISIT
 from pacsnode.workflow.hl7_message import (
     INTERNAL_ERROR,
     REQUIRED_FIELD_MISSING,
@@ -22,6 +22,7 @@ from pacsnode.workflow.hl7_message import (
     Message,
     Segment,
 )
+from pacsnode.workflow.hl7_reading import Segments, read, rows_of
 from pacsnode.workflow.worklist import Worklist
 from pacsnode.workflow.worklist_item import (
     MODALITY,

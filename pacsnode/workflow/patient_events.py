@@ -17,8 +17,9 @@ from pacsnode.dicom.identifier import encode_item
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.errors import MessageRefused
 from pacsnode.workflow.database import Transaction
-from pacsnode.workflow.hl7_mapping import PATIENT, read, rows_of
+from pacsnode.workflow.hl7_mapping import PATIENT
 from pacsnode.workflow.hl7_message import REQUIRED_FIELD_MISSING, SEGMENT_SEQUENCE_ERROR, Message, Segment
+from pacsnode.workflow.hl7_reading import read, rows_of
 from pacsnode.workflow.worklist import Worklist
 from pacsnode.workflow.worklist_item import ISSUER_OF_PATIENT_ID, PATIENT_ID
 

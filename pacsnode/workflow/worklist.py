@@ -1,7 +1,7 @@
 """The worklist: scheduled procedure steps put in, moved by what happens, found (PS3.4 K, IHE RAD TF-2).
 
 Orders (workflow.orders), files and the command line put items in; MPPS, the arrival of images and time move
-them. What is answered to whom is decided in workflow.worklist_query.
+them. What is answered to whom is decided in workflow.worklist_search.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from pacsnode.config import Worklist as WorklistSettings
 from pacsnode.dicom.element import Element
 from pacsnode.workflow.database import Database, Row, Transaction, Value
 from pacsnode.workflow.worklist_item import WorklistItem
-from pacsnode.workflow.worklist_query import Answer, View, WorklistQuery, answers
+from pacsnode.workflow.worklist_query import WorklistQuery
+from pacsnode.workflow.worklist_search import Answer, View, answers
 from pacsnode.workflow.worklist_state import TRANSITIONS, StepEvent, StepState
 
 HOUR: Final = 3600.0  # seconds

@@ -18,7 +18,8 @@ from pacsnode.errors import IncompleteItem
 from pacsnode.workflow.database import Database
 from pacsnode.workflow.worklist import HOUR, Worklist
 from pacsnode.workflow.worklist_folder import WorklistFolder
-from pacsnode.workflow.worklist_query import view_of, worklist_query_of
+from pacsnode.workflow.worklist_query import worklist_query_of
+from pacsnode.workflow.worklist_search import view_of
 from pacsnode.workflow.worklist_state import TRANSITIONS, StepEvent, StepState
 from tests.support.worklist import as_file, data_set_of, item_of, nested, scheduled
 
