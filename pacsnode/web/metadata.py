@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Final
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -15,12 +16,14 @@ from xxhash import xxh3_128_hexdigest
 
 from pacsnode.archive.metadata import SeriesVersion
 from pacsnode.dicom.xml_model import native_model
-from pacsnode.errors import RequestRefused
+from pacsnode.errors import CannotUnderstand, RequestRefused
 from pacsnode.web import media, multipart
 from pacsnode.web.body import accepts_gzip, conditional, etag_of, is_known
 from pacsnode.web.facade import Facade
 from pacsnode.web.origin import dicomweb_root
 from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, instance_of, uids_of
+
+log = structlog.get_logger()
 
 OFFERS: Final = (
     media.Offer(media.JSON),
@@ -56,7 +59,11 @@ class MetadataResources:
     async def of_instance(self, request: Request) -> Response:
         offer = media.acceptable(request).select(OFFERS)
         held = await instance_of(self._facade, request)
-        text = (await self._metadata.of_instance(held)).encode()
+        try:
+            text = (await self._metadata.of_instance(held)).encode()
+        except (OSError, CannotUnderstand) as error:
+            log.error("metadata.unreadable", sop_instance=held.located.sop_instance, reason=str(error))
+            raise RequestRefused(500, "the file of the instance cannot be read") from error
         root = dicomweb_root(request, self._facade.settings.web.public_url)
         body = _with_root(text, root)
         if offer.multipart:

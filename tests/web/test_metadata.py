@@ -221,7 +221,10 @@ async def test_an_object_whose_file_is_gone_is_left_out(settings_of: SettingsOf,
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{node.web_port}") as web:
             answer = await web.get(f"/dicomweb/studies/{made(1).study}/metadata")
             assert answer.status_code == 200
-            assert 2 in numbers(answer)
+            assert numbers(answer) == [2]
+            alone = await web.get(f"/dicomweb{instance_path(made(1))}/metadata")
+            assert alone.status_code == 500
+            assert "cannot be read" in alone.json()["detail"]
 
 
 def lose(root: Path, sop: str) -> None:
