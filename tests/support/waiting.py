@@ -57,8 +57,8 @@ def _descriptors() -> list[str]:
         except OSError:  # that of the folder being read
             continue
         # SQLite keeps a closed connection's descriptor for the next one while others hold locks on the file
-        # (it must, with POSIX locks). A connection that leaks is seen by its -wal. The segments of the journal
-        # are opened when first needed, and kept.
+        # (it must, with POSIX locks). A connection that leaks is seen by its -wal. A segment of the journal
+        # is opened when first needed, and kept.
         if not target.endswith("/index.sqlite") and "/journal/" not in target:
             found.append(f"descriptor of {target}".split("[")[0])
     return found
