@@ -1,4 +1,4 @@
-"""`pacsnode commitments list|show`: storage commitment of a data root, in use or not."""
+"""`pacsnode commitments list|show|ask`: storage commitment of a data root, in use or not."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from pacsnode.cli.options import ConfigFile, one_of
+from pacsnode.cli.options import ConfigFile, configure_log, one_of
 from pacsnode.cli.state import DataRoot, data_root, moment, opened
 from pacsnode.errors import PacsnodeError
 
@@ -28,6 +28,7 @@ def group() -> typer.Typer:
     app = typer.Typer(help="Storage commitment: asked of this node, and by it.", no_args_is_help=True)
     app.command(name="list")(list_requests)
     app.command()(show)
+    app.command()(ask)
     return app
 
 
@@ -88,6 +89,34 @@ def show(
     print(f"changed     {moment(found.changed_at)}")
     for one in found.results:
         print(f"{_meaning(one.reason):<11} {one.reference.sop_instance}")
+
+
+def ask(
+    number: Annotated[int, typer.Argument(metavar="REQUEST", help="A request of this node's own.")],
+    config: ConfigFile = None,
+    storage: DataRoot = None,
+) -> None:
+    """Ask the peer once more for what it has not committed to. A running node does so within a second."""
+    import asyncio
+
+    from pacsnode.workflow.commitment_records import Records, Role
+    from pacsnode.workflow.commitment_requests import CommitmentRequests
+    from pacsnode.workflow.jobs import Jobs
+
+    async def run() -> list[int]:
+        async with opened(data_root(config, storage)) as database:
+            found = await Records(database).find(number)
+            if found is None or found.role is not Role.USER:
+                raise NoSuchRequest(f"there is no request {number} of this node's own")
+            requests = CommitmentRequests(database, Jobs(database), found.local_ae)
+            return await requests.ask_again(number)
+
+    configure_log(verbose=False)
+    numbers = asyncio.run(run())
+    for asked in numbers:
+        print(f"request {asked}")
+    if not numbers:
+        print(f"all of request {number} is committed to")
 
 
 def _meaning(reason: int | None) -> str:

@@ -40,8 +40,9 @@ from pacsnode.net.service import Channel, Operation, Request, Response, ServiceC
 from pacsnode.services import commitment_information as information
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import ProposedContext
-from pacsnode.workflow.commitment import ASK, INSPECT, REPORT
+from pacsnode.workflow.commitment import INSPECT, REPORT
 from pacsnode.workflow.commitment_records import Commitment, State
+from pacsnode.workflow.commitment_requests import ASK
 from pacsnode.workflow.jobs import Job
 
 REQUEST: Final = 1  # Action Type ID
@@ -66,6 +67,8 @@ class CommitmentService(ServiceClass):
         self._room = room
         self._settings = room.settings.commitment
         self._commitments = room.workflow.commitments
+        self._requests = room.workflow.commitment_requests
+        self._records = self._requests.records
         self._asked: dict[tuple[str, UID], _Asked] = {}
         self._awaited: dict[UID, asyncio.Event] = {}
         self._log = structlog.get_logger()
@@ -122,7 +125,7 @@ class CommitmentService(ServiceClass):
 
     async def inspect(self, job: Job) -> None:
         """Read the instances of a request back; report at once if the peer has stayed."""
-        commitment = await self._commitments.records.get(_number(job))
+        commitment = await self._records.get(_number(job))
         if commitment.state is State.REQUESTED:
             commitment = await self._commitments.inspect(commitment)
         self._log.info(
@@ -154,7 +157,7 @@ class CommitmentService(ServiceClass):
 
     async def report(self, job: Job) -> None:
         """Report a result on an association of our own, as SCP by role selection (PS3.4 J.3.3.1.2)."""
-        commitment = await self._commitments.records.get(_number(job))
+        commitment = await self._records.get(_number(job))
         if commitment.state is not State.CHECKED:
             return
         async with self._connected(commitment, roles={STORAGE_COMMITMENT: (False, True)}) as user:
@@ -180,7 +183,7 @@ class CommitmentService(ServiceClass):
 
     async def ask(self, job: Job) -> None:
         """Ask a peer to commit (PS3.4 J.3.2.1.2), and leave it a moment to answer at once."""
-        commitment = await self._commitments.records.get(_number(job))
+        commitment = await self._records.get(_number(job))
         if commitment.state is not State.REQUESTED:
             return
         answered = self._awaited[commitment.transaction_uid] = asyncio.Event()
@@ -201,12 +204,12 @@ class CommitmentService(ServiceClass):
             information.request_of(commitment),
         )
         if is_failure(reply.status):
-            await self._commitments.renew(commitment.id)
+            await self._requests.renew(commitment.id)
             error = _refusal(reply)
             if isinstance(error, JobRefused):
-                await self._commitments.refused(commitment.id, str(error))
+                await self._requests.refused(commitment.id, str(error))
             raise error
-        await self._commitments.accepted(commitment.id)
+        await self._requests.accepted(commitment.id)
         self._log.info(
             "commitment.asked",
             peer=commitment.peer,
@@ -223,7 +226,7 @@ class CommitmentService(ServiceClass):
         transaction_uid, reasons = await asyncio.to_thread(
             information.result_in, request, failures=event == FAILURES_EXIST
         )
-        commitment = await self._commitments.answer(transaction_uid, reasons)
+        commitment = await self._requests.answer(transaction_uid, reasons)
         log = request.association.log
         log.info(
             "commitment.answered",

@@ -97,7 +97,7 @@ class Forwarding:
             )
         if settings.commit:
             wanted = [Reference(one.sop_class, one.sop_instance) for one in going]
-            await self._room.workflow.commitments.want(transaction, destination, wanted)
+            await self._room.workflow.commitment_requests.want(transaction, destination, wanted)
 
     async def _release_series(self, transaction: Transaction, study: UID, series: UID) -> None:
         await self._release(transaction, "series-complete", study, series)
@@ -125,7 +125,7 @@ class Forwarding:
                 failed, reason, last = failed + len(run.failed), reason or run.reason, items[-1]
                 if run.lost is not None:
                     raise run.lost
-        await self._room.workflow.commitments.ask_for_sent(job.peer)
+        await self._room.workflow.commitment_requests.ask_for_sent(job.peer)
         if failed:
             raise RemoteError(f"{failed} of {job.items} objects were not stored: {reason}")
 

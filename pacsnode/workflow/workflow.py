@@ -10,6 +10,7 @@ from pacsnode.config import Settings
 from pacsnode.log import get_logger
 from pacsnode.workflow.arrivals import Arrivals
 from pacsnode.workflow.commitment import Commitments
+from pacsnode.workflow.commitment_requests import CommitmentRequests
 from pacsnode.workflow.database import Database, Transaction
 from pacsnode.workflow.hl7_inbox import Hl7Inbox
 from pacsnode.workflow.jobs import Jobs
@@ -45,6 +46,7 @@ class Workflow:
         self.mpps = PerformedSteps(database, self.mpps_outbox, settings.mpps)
         self.mpps.on_change(self._move_worklist)
         self.arrivals.on_study_stable(Completeness(archive.lookup).check)
+        self.commitment_requests = CommitmentRequests(database, self.jobs, settings.node.ae_title)
         self.commitments = Commitments(
             database, self.jobs, archive, settings.node.ae_title, settings.jobs.keep_finished
         )

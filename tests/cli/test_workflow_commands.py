@@ -13,7 +13,9 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
 )
 
+from pacsnode.archive.integrity import Reference
 from pacsnode.config import Settings
+from pacsnode.dicom.uid import UID
 from pacsnode.node import Node
 from pacsnode.workflow.commitment_records import State
 from tests.cli.conftest import Pacsnode
@@ -75,6 +77,9 @@ async def ask_for_commitment(settings_of: SettingsOf, stored: str) -> None:
             async with asyncio.timeout(10):
                 while (await records.get(1)).state is not State.REPORTED:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+            ours = [Reference(UID(CT_IMAGE), UID(stored))]
+            async with node.workflow.database.transaction() as transaction:
+                await node.workflow.commitment_requests.ask(transaction, "AWAY", ours)
 
 
 def test_requests_are_shown_with_what_became_of_each_instance(
@@ -85,10 +90,15 @@ def test_requests_are_shown_with_what_became_of_each_instance(
     listed = pacsnode("commitments", "list", "--storage", root, COLUMNS="200")
     (row,) = [line.split() for line in listed.output.splitlines() if "MODALITY" in line]
     assert row[:7] == ["1", "provider", "MODALITY", "reported", "1", "1", "2"]
-    assert json.loads(pacsnode("commitments", "list", "--open", "--json", "--storage", root).output) == []
+    (ours,) = json.loads(pacsnode("commitments", "list", "--open", "--json", "--storage", root).output)
+    assert (ours["request"], ours["role"], ours["peer"], ours["state"]) == (2, "user", "AWAY", "requested")
     shown = pacsnode("commitments", "show", "1", "--storage", root)
     lines = [line.split() for line in shown.output.splitlines()]
     assert ["committed", stored] in lines
     assert ["0112H", "1.2.3"] in lines
-    unknown = pacsnode("commitments", "show", "2", "--storage", root)
-    assert (unknown.status, unknown.errors) == (1, "pacsnode: there is no request 2\n")
+    assert pacsnode("commitments", "ask", "2", "--storage", root).output == "request 3\n"
+    jobs = json.loads(pacsnode("jobs", "list", "--peer", "AWAY", "--json", "--storage", root).output)
+    assert [job["payload"] for job in jobs] == [{"commitment": 3}, {"commitment": 2}]
+    assert pacsnode("commitments", "ask", "1", "--storage", root).status == 1  # it was asked of this node
+    unknown = pacsnode("commitments", "show", "4", "--storage", root)
+    assert (unknown.status, unknown.errors) == (1, "pacsnode: there is no request 4\n")

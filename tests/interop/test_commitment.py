@@ -219,7 +219,7 @@ async def test_a_modality_that_is_no_peer_gets_its_result_once_it_is_one(setting
 async def ask(node: Node, peer: str, pairs: Sequence[tuple[str, str]]) -> int:
     references = [Reference(UID(sop_class), UID(sop_instance)) for sop_class, sop_instance in pairs]
     async with node.workflow.database.transaction() as transaction:
-        (number,) = await node.workflow.commitments.ask(transaction, peer, references)
+        (number,) = await node.workflow.commitment_requests.ask(transaction, peer, references)
     return number
 
 
