@@ -86,7 +86,7 @@ async def _multipart(
     etag: str,
 ) -> Answer:
     """A part a frame, in the order they were asked for (PS3.18 8.6.1.2)."""
-    writer = Writer(form.content_type.partition(";")[0], f"{request.url.path} {etag}")
+    writer = Writer(form.content_type.partition(";")[0], f"{request.scope['path']} {etag}")
 
     async def parts() -> AsyncIterator[Buffer]:
         index = 0

@@ -30,7 +30,7 @@ def base_url(request: Request, public_url: str) -> str:
         authority = _trusted_host(request)
         if not authority:
             return prefix
-    scheme = scheme if scheme in _DEFAULT_PORTS else request.url.scheme
+    scheme = scheme if scheme in _DEFAULT_PORTS else request.scope["scheme"]
     return f"{scheme}://{authority}{prefix}"
 
 
@@ -66,7 +66,7 @@ def _trusted_host(request: Request) -> str:
     host = _checked(request.headers.get("host", ""))
     server = request.scope.get("server")
     port = re.search(r":([0-9]+)$", host)
-    named = port[1] if port else _DEFAULT_PORTS.get(request.url.scheme, "")
+    named = port[1] if port else _DEFAULT_PORTS.get(request.scope["scheme"], "")
     return host if server and named == str(server[1]) else ""
 
 

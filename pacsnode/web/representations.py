@@ -29,7 +29,9 @@ async def answer_representations(facade: Facade, request: Request, provide: Prov
     if not chosen:
         raise refusal or RequestRefused(404, "there are no instances")
     offer = chosen[0][1][0]
-    etag = etag_of(found, [provided[0] for _, provided in chosen], request.url.path, weak=offer.multipart)
+    etag = etag_of(
+        found, [provided[0] for _, provided in chosen], request.scope["path"], weak=offer.multipart
+    )
     cache = OBJECT_AGE if is_one else GROUP_AGE
     if (unchanged := not_modified(request, etag, cache)) is not None:
         return unchanged
@@ -39,7 +41,7 @@ async def answer_representations(facade: Facade, request: Request, provide: Prov
         raise RequestRefused(404, "there is nothing of that kind in it")
     if not offer.multipart:
         return await _single(facade, request, first, parts, etag, cache)
-    writer = Writer(first[1].content_type.partition(";")[0], f"{request.url.path} {etag}")
+    writer = Writer(first[1].content_type.partition(";")[0], f"{request.scope['path']} {etag}")
     fields = [("content-type", writer.content_type), ("etag", etag), ("cache-control", cache)]
     fields.append(("vary", "Accept"))
     status = 200

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from pacsnode.archive.lookup import Held
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import CannotUnderstand, OperationError, ProcessingFailure, RequestRefused
+from pacsnode.errors import OperationError, ProcessingFailure, RequestRefused
 from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, Endpoint, not_modified, single
 from pacsnode.web.bulkdata import answer_bulkdata
 from pacsnode.web.facade import Facade
@@ -124,7 +124,7 @@ async def _multipart(
     facade: Facade, request: Request, planned: list[_Planned], asked: int, fields: list[tuple[str, str]]
 ) -> Answer:
     """The instances as parts. Those that cannot be had are left out: 206, and a Warning tells how many."""
-    writer = Writer(DICOM, f"{request.url.path} {fields[0]}")
+    writer = Writer(DICOM, f"{request.scope['path']} {fields[0]}")
     location = location_of(facade, request, planned[0].held).partition("/studies/")[0]
 
     def head(held: Held, syntax: UID, length: int, *, first: bool) -> bytes:
@@ -201,7 +201,7 @@ async def _check(facade: Facade, planned: list[_Planned]) -> list[_Planned]:
 
 
 async def _files(facade: Facade, planned: Sequence[_Planned]) -> AsyncIterator[_Ready]:
-    """Each instance as a file, in order. Raises OSError, CannotUnderstand when one cannot be had."""
+    """Each instance as a file, in order. Raises OSError, OperationError when one cannot be had."""
     stored = facade.archive.read([one.held.located for one in planned if one.is_stored], whole_files=True)
     waiting = deque(one for one in planned if not one.is_stored)
     made: deque[asyncio.Task[MadeFile | None]] = deque()
@@ -210,7 +210,7 @@ async def _files(facade: Facade, planned: Sequence[_Planned]) -> AsyncIterator[_
             if one.is_stored:
                 outgoing = await stored.next()
                 if outgoing is None or outgoing.data is None:
-                    raise CannotUnderstand(outgoing.failure if outgoing else "an instance has gone")
+                    raise ProcessingFailure(outgoing.failure if outgoing else "an instance has gone")
                 yield _Ready(one.held, one.syntax, outgoing.data, one.held.located.size)
                 continue
             while waiting and len(made) < AHEAD:

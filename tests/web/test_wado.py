@@ -407,6 +407,10 @@ async def test_a_file_that_is_lost_is_left_out_of_its_series_and_told(web: Web) 
         assert answer.status_code == 206
         assert f"1 of {len(items)} instances" in answer.headers["warning"]
         assert len(parts_of(answer)) == len(items) - 1
+        for accept in (AS_STORED, "application/dicom; transfer-syntax=*"):
+            alone = await web.get(path_of(items[0]), accept)
+            assert alone.status_code == 500  # it is ours to have it
+            assert "file" in alone.json()["detail"]
     finally:
         aside.rename(lost)
 
