@@ -22,6 +22,7 @@ PENDING_UNSUPPORTED_KEYS: Final = 0xFF01
 STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
     errors.OutOfResources: 0xA700,
     errors.DataSetMismatch: 0xA900,
+    errors.StudyMismatch: 0xA900,
     errors.CannotUnderstand: 0xC000,
     errors.CannotTranscode: 0xC000,
     errors.DuplicateInstance: DUPLICATE_SOP_INSTANCE,
