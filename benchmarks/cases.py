@@ -19,6 +19,8 @@ from benchmarks.report import Goal, Metric, percentile
 from benchmarks.retrieve import get, move
 from benchmarks.senders import Sent, raw_store, store_all, store_for, storescu
 from benchmarks.targets import AE_TITLE, Target
+from benchmarks.web import rendering, web
+from benchmarks.web_queries import qido
 
 MOST = {SMALL: 12000, CT: 3000}  # objects in one slot; 3,000 CTs are 1.6 GB in the sender's memory disk
 WINDOW = 16
@@ -176,5 +178,21 @@ def _ingest(bench: Bench, metric: Metric, shape: Shape, associations: int, store
 
 CASES: dict[str, Callable[[Bench], None]] = {
     each.__name__: each
-    for each in (stock, small, ct, window, big, find, answers, echo, move, get, moves, stalls)
+    for each in (
+        stock,
+        small,
+        ct,
+        window,
+        big,
+        find,
+        answers,
+        echo,
+        move,
+        get,
+        moves,
+        stalls,
+        web,
+        rendering,
+        qido,
+    )
 }

@@ -64,13 +64,13 @@ def _stalls(bench: Bench, lag: Metric, rate: Metric, target: Target) -> None:
                     list(pool.map(partial(movescu, target), [study] * 4))
                     moved += 4 * TRANSCODED
                 seconds = time.monotonic() - started
-            bench.add(lag, target, _health(target)["loop_lag_ms"])
+            bench.add(lag, target, health(target)["loop_lag_ms"])
             bench.add(rate, target, moved / seconds)
         finally:
             target.discard()
 
 
-def _health(target: Target) -> dict[str, float]:
+def health(target: Target) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{target.web_port}/health", timeout=10) as answer:
         facts: dict[str, float] = json.load(answer)
         return facts

@@ -51,12 +51,13 @@ COUNTED = (MODALITIES_IN_STUDY, STUDY_RELATED_SERIES, STUDY_RELATED_INSTANCES)
 def find(bench: Bench) -> None:
     """C-FIND at STUDY level for one study of many, by each of its keys, on an open association."""
     size = Metric("find", "studies in the index", "studies", compared=False)
-    fill = Metric("find", f"filling it, {FILLERS} associations", "objects/s")
+    filling = Metric("find", f"filling it, {FILLERS} associations", "objects/s")
     known: dict[str, list[Study]] = {}
-    with bench.fresh(fill, answering_find=True) as targets:
+    with bench.fresh(filling, answering_find=True) as targets:
         for target in bench.turns(targets, 0):
-            with bench.noting(fill, target):
-                known[target.name] = _fill(bench, target, fill, size)
+            with bench.noting(filling, target):
+                wanted = bench.studies if target.name == "pacsnode" else bench.peer_studies
+                known[target.name] = fill(bench, target, wanted, filling, size)
         filled = [target for target in targets if target.name in known]
         same_work = bench.studies == bench.peer_studies
         for key in KEYS:
@@ -106,9 +107,8 @@ def _empty(tags: Sequence[int]) -> dict[int, str]:
     return dict.fromkeys(tags, "")
 
 
-def _fill(bench: Bench, target: Target, metric: Metric, size: Metric) -> list[Study]:
+def fill(bench: Bench, target: Target, wanted: int, metric: Metric, size: Metric) -> list[Study]:
     """Store one tiny object for each new study, check that all are listed, and start the server again."""
-    wanted = bench.studies if target.name == "pacsnode" else bench.peer_studies
     until = time.monotonic() + FILL_LIMIT
     shares = [islice(studies(seed), wanted // FILLERS) for seed in range(FILLERS)]
 

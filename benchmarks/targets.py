@@ -47,6 +47,7 @@ class Target(ABC):
     name: ClassVar[str]
     answers_find: ClassVar[bool] = True  # and retrieves
     forks: ClassVar[bool] = False  # a process an association: its time is lost to us if nobody waits for it
+    web_root: ClassVar[str] = ""  # path of its DICOMweb services, where it has any
     durability: ClassVar[str]  # what it has done when it answers a C-STORE; printed under the table
 
     def __init__(self, work: Path) -> None:
@@ -216,6 +217,7 @@ class Pacsnode(Target):
     """This checkout, with the settings it ships."""
 
     name = "pacsnode"
+    web_root = "/dicomweb"
     durability = (
         "object synced (small: in the journal), index row committed; its log synced within two seconds"
     )
@@ -237,6 +239,7 @@ class Orthanc(Target):
     """Debian's Orthanc as its book says to tune it; its durable default (SyncStorageArea) stays on."""
 
     name = "orthanc"
+    web_root = "/dicom-web"
     durability = "file fdatasync'd; SQLite row committed without sync (WAL, synchronous NORMAL)"
     plugins = Path("/usr/share/orthanc/plugins")
 
