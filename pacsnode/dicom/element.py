@@ -76,7 +76,7 @@ class DataSet:
     def vr_of(self, tag: int) -> str:
         """The VR as encoded, or as the dictionary has it; UN when neither knows."""
         vr = self._dataset.get_item(tag, keep_deferred=True).VR
-        if not vr or vr == "UN":
+        if not vr or vr == "UN" or not vr.isascii():  # two wild bytes of a peer are no VR
             try:
                 vr = dictionary_VR(tag)
             except KeyError:
