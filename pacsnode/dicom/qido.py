@@ -62,11 +62,12 @@ _DEFAULTS: Final = {
         0x00280100,
     ),
 }  # fmt: skip
-# "Shall be present if known": absent rather than empty, unless they were asked for.
+# "Shall be present if known": absent rather than empty, unless they were asked for. Modalities in Study too,
+# which only objects without the required Modality leave empty: OHIF shows no list at all for one empty value.
 IF_KNOWN: Final = frozenset(
     {
-        0x00080021, 0x00080031, 0x00080062, 0x00080201, 0x0008103E, 0x00083002, 0x00280008, 0x00280010,
-        0x00280011, 0x00280100, 0x00400244, 0x00400245, REQUEST_ATTRIBUTES,
+        0x00080021, 0x00080031, 0x00080061, 0x00080062, 0x00080201, 0x0008103E, 0x00083002, 0x00280008,
+        0x00280010, 0x00280011, 0x00280100, 0x00400244, 0x00400245, REQUEST_ATTRIBUTES,
     }
 )  # fmt: skip
 _IN_REQUEST: Final = (0x00400009, 0x00401001)  # of Request Attributes Sequence, Table 10.6.3-4
