@@ -16,6 +16,7 @@ from typing import Self, TypeVar
 import structlog
 
 from pacsnode.archive import reconcile
+from pacsnode.archive.aliases import Alias, Aliases
 from pacsnode.archive.changes import Changes
 from pacsnode.archive.counting import count
 from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
@@ -91,6 +92,7 @@ class Archive:
         self._search = Search(self._readers)
         self._locator = Locator(self._readers)
         self.lookup = Lookup(self._readers)
+        self.aliases = Aliases(self._readers)
         self.frames = FrameIndex()
         self.metadata: Metadata  # made by open()
         self._file_readers = Workers(options.readers)  # apart: a slow disk shall not keep arrivals waiting
@@ -200,6 +202,18 @@ class Archive:
     async def forget_changes(self, last: int) -> None:
         """Have commits up to `last` removed from `changes`: whoever acts on them has done so."""
         await self._writer.change(lambda index: index.forget_changes(last))
+
+    async def reconciled_up_to(self) -> int:
+        """The sequence that was told with the last aliases. Raises OutOfResources."""
+        return await self.aliases.sequence()
+
+    async def change_aliases(self, aliases: Sequence[Alias], sequence: int, *, only: bool = False) -> None:
+        """Have patients be what they are now, in answers and in objects that leave from then on.
+
+        `only`: there are no other aliases. Raises sqlite3.Error.
+        """
+        await self._writer.change(lambda index: index.change_aliases(aliases, sequence, only=only))
+        self.lookup.forget()
 
     def begin(self, request: IncomingRequest) -> IncomingInstance:
         """Make ready for the data set of a C-STORE; touches no file.

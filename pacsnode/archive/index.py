@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from pacsnode.archive.aliases import Alias
 from pacsnode.archive.parents import ParentRows, Series, StudyConflict, insert, recount_patient, recount_study
+from pacsnode.archive.patients import change_aliases
 from pacsnode.archive.rows import InstanceRow, column_names
 from pacsnode.dicom.header import Encoding
 from pacsnode.dicom.information_model import Level
@@ -157,6 +159,12 @@ class Index:
         """Remove what every reader of changes has seen."""
         self._lock()
         self._execute("DELETE FROM change WHERE sequence <= ?", (last,))
+
+    def change_aliases(self, aliases: Sequence[Alias], sequence: int, *, only: bool = False) -> None:
+        """Have patients be what they are now, see patients.change_aliases."""
+        self._lock()
+        self._parents.forget()
+        change_aliases(self._connection, aliases, sequence, only=only)
 
     def rollback(self) -> None:
         if self._connection.in_transaction:

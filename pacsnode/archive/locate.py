@@ -25,7 +25,11 @@ _DIALECT: Final = sqlite.dialect(paramstyle="named")
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A stored instance. `path` is below the data root; `size`: bytes of the file, File Meta included."""
+    """A stored instance. `path` is below the data root; `size`: bytes of the file, File Meta included.
+
+    `coerced`: when it leaves it is not to say what its file says, but what an alias has (archive.aliases); 0
+    for nearly all.
+    """
 
     sop_class: UID
     sop_instance: UID
@@ -33,6 +37,7 @@ class Located:
     path: str
     size: int
     token: int
+    coerced: int = 0
 
 
 class Locator:
@@ -69,10 +74,12 @@ class Locator:
             self._readers.release(connection, usable=usable)
 
 
-def _located(_cursor: sqlite3.Cursor, row: tuple[str, str, str, str, int, int]) -> Located:
+def _located(_cursor: sqlite3.Cursor, row: tuple[str, str, str, str, int, int, int]) -> Located:
     """Runs in the reader's thread. Many instances share few SOP classes and transfer syntaxes."""
-    sop_class, sop_instance, transfer_syntax, path, size, token = row
-    return Located(UID(intern(sop_class)), UID(sop_instance), UID(intern(transfer_syntax)), path, size, token)
+    sop_class, sop_instance, transfer_syntax, path, size, token, coerced = row
+    return Located(
+        UID(intern(sop_class)), UID(sop_instance), UID(intern(transfer_syntax)), path, size, token, coerced
+    )
 
 
 @lru_cache(maxsize=64)
@@ -86,6 +93,7 @@ def _sql_of(levels: tuple[Level, ...]) -> str:
             instance.c.path,
             instance.c.size,
             instance.c.id,
+            series.c.coerced,
         )
         .join(series, instance.c.series_fk == series.c.id)
         .join(study, series.c.study_fk == study.c.id)

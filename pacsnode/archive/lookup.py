@@ -23,7 +23,7 @@ from pacsnode.errors import MatchesNotCounted
 REMEMBERED: Final = 20_000  # instances, some 20 MB
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
 
-_Row = tuple[str, str, str, str, str, str, int, int, bytes | None]
+_Row = tuple[str, str, str, str, str, str, int, int, int, bytes | None]
 Uids = tuple[UID, ...]
 """Study; study and series; or study, series and SOP instance."""
 
@@ -82,9 +82,9 @@ class Lookup:
 
 
 def _held(row: _Row) -> Held:
-    study_uid, series_uid, sop_class, sop_instance, transfer_syntax, path, size, token, digest = row
+    study_uid, series_uid, sop_class, sop_instance, transfer_syntax, path, size, token, coerced, digest = row
     located = Located(
-        UID(intern(sop_class)), UID(sop_instance), UID(intern(transfer_syntax)), path, size, token
+        UID(intern(sop_class)), UID(sop_instance), UID(intern(transfer_syntax)), path, size, token, coerced
     )
     return Held(UID(intern(study_uid)), UID(intern(series_uid)), located, (digest or b"").hex())
 
@@ -102,6 +102,7 @@ def _sql_of(depth: int) -> str:
             instance.c.path,
             instance.c.size,
             instance.c.id,
+            series.c.coerced,
             instance.c.digest,
         )
         .join(series, instance.c.series_fk == series.c.id)

@@ -8,9 +8,11 @@ What an object leaves empty a later one may fill; where two differ the first sta
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from pacsnode.archive.aliases import Alias, identity_of
+from pacsnode.archive.patients import PatientAliases
 from pacsnode.archive.rows import InstanceRow, Parents, Value, column_names
 from pacsnode.dicom.information_model import Level, columns_of
 from pacsnode.dicom.uid import UID
@@ -93,6 +95,7 @@ class ParentRows:
         self._studies: dict[str, Study] = {}
         self._series: dict[tuple[str, str], Series] = {}
         self._grown: dict[Study, None] = {}
+        self._aliases = PatientAliases(connection)
         self.conflicts: list[StudyConflict] = []  # met since they were last taken
 
     def series_of(self, row: InstanceRow) -> Series:
@@ -118,15 +121,16 @@ class ParentRows:
         self._studies.clear()
         self._series.clear()
         self._grown.clear()
+        self._aliases.forget()
 
     def _adopt(self, row: InstanceRow) -> Series:
         """The series of an instance: found or made, and completed with what was empty so far."""
         self._lock()
-        parents = row.parents
+        parents, alias = self._as_it_is_now(row.parents)
         differing: list[str] = []
         study = self._studies.get(parents.study_uid) or self._load_study(parents)
         if study is None:
-            study = self._make_study(row)
+            study = self._make_study(parents, row.stored_at)
         else:
             self._merge_patient(study, parents, differing)
             differing += self._merge(Level.STUDY, study.id, study.values, parents.study)
@@ -140,7 +144,9 @@ class ParentRows:
         if modality and modality not in study.modalities:
             study.modalities.add(modality)
             self._grown[study] = None
-        series.parents = parents
+        if alias is not None:
+            self._follow(alias, study, series, is_coerced=parents is not row.parents)
+        series.parents = row.parents
         self._series[key] = series
         news = [keyword for keyword in differing if keyword not in study.reported]
         if news:
@@ -158,10 +164,23 @@ class ParentRows:
         self._studies[parents.study_uid] = study
         return study
 
-    def _make_study(self, row: InstanceRow) -> Study:
-        parents = row.parents
+    def _as_it_is_now(self, parents: Parents) -> tuple[Parents, Alias | None]:
+        """What an object says, with its patient as that is now; the same when nothing was changed."""
+        alias = self._aliases.of(parents.patient)
+        told = parents.patient if alias is None else alias.overlaid(parents.patient)
+        return (parents if told is parents.patient else replace(parents, patient=told)), alias
+
+    def _follow(self, alias: Alias, study: Study, series: Series, *, is_coerced: bool) -> None:
+        """Note by which alias a study is where it is, and whether objects of a series say something else."""
+        if identity_of(tuple(study.patient.values)) != alias.identity:
+            return  # the study is somebody else's
+        self._execute("UPDATE study SET alias = ?1 WHERE id = ?2 AND alias <> ?1", (alias.id, study.id))
+        if is_coerced:
+            self._execute("UPDATE series SET coerced = ? WHERE id = ?", (alias.id, series.id))
+
+    def _make_study(self, parents: Parents, stored_at: float) -> Study:
         patient = self._patient_of(parents)
-        cursor = self._execute(_INSERT_STUDY, (patient.id, *parents.study, row.stored_at))
+        cursor = self._execute(_INSERT_STUDY, (patient.id, *parents.study, stored_at))
         study = Study(_new_id(cursor), patient, list(parents.study), set(), set())
         patient.studies += 1
         self._grown[study] = None

@@ -120,6 +120,11 @@ class RowBuilder:
         return parents
 
 
+def patient_values(header: Header) -> Values:
+    """What an object says of its patient, in the order of column_names()."""
+    return _values(Level.PATIENT, header.values, header.encoding.little_endian)
+
+
 def _uid(values: dict[int, bytes], tag: int, name: str) -> UID:
     raw = values.get(tag, b"").strip(b"\0 ")
     if not raw:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from pacsnode.dicom.information_model import Attribute, Level, columns_of
 from pacsnode.errors import ArchiveError
 
-REVISION = "0003"  # the newest of migrations/versions; a test compares
+REVISION = "0004"  # the newest of migrations/versions; a test compares
 
 _SQLITE_BUSY_TIMEOUT = 10.0  # seconds; start-up may meet a CLI command still closing the file
 
@@ -127,7 +127,30 @@ patient = Table(
 _name_indexes(patient, "patient_name")
 Index("ix_patient_birth_date", patient.c.patient_birth_date_key)
 
-# `modalities` and `sop_classes` are the sorted distinct values of the study, joined by a backslash.
+# What a patient is now that objects name by this ID and issuer (archive.aliases). `attributes`: a JSON
+# object, values by keyword.
+patient_alias = Table(
+    "patient_alias",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("system", Text, nullable=False),
+    Column("changed_at", REAL, nullable=False),
+    UniqueConstraint("patient_id", "issuer_of_patient_id", name="uq_patient_alias"),
+)
+
+# One row: up to which reconciliation of workflow.sqlite the aliases go.
+reconciliation = Table(
+    "reconciliation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sequence", Integer, nullable=False),
+)
+
+# `modalities` and `sop_classes` are the sorted distinct values of the study, joined by a backslash. `alias`:
+# by which its objects have another patient than they name, or one with other attributes.
 study = Table(
     "study",
     metadata,
@@ -139,8 +162,10 @@ study = Table(
     _count("n_series"),
     _count("n_instances"),
     Column("stored_at", REAL, nullable=False, server_default="0"),
+    _count("alias"),
     UniqueConstraint("study_instance_uid", name="uq_study_instance_uid"),
 )
+Index("ix_study_alias", study.c.alias, sqlite_where=text("alias <> 0"))
 Index("ix_study_patient", study.c.patient_fk)
 Index("ix_study_date", study.c.study_date_key, study.c.study_time_key)
 Index("ix_study_time", study.c.study_time_key)
@@ -149,6 +174,7 @@ Index("ix_study_id", study.c.study_id)
 _name_indexes(study, "referring_physician_name")
 
 # A Series Instance UID met again under another study is a series of its own there: both stay reachable.
+# `coerced`: the alias by which its objects are changed when they leave; 0 where they say the same.
 series = Table(
     "series",
     metadata,
@@ -157,6 +183,7 @@ series = Table(
     *_attributes(Level.SERIES),
     _count("n_instances"),
     Column("stored_at", REAL, nullable=False, server_default="0"),
+    _count("coerced"),
     UniqueConstraint("study_fk", "series_instance_uid", name="uq_series_in_study"),
 )
 Index("ix_series_instance_uid", series.c.series_instance_uid)
