@@ -92,20 +92,27 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            group = self._take()
-            stopping = None in group
-            self._store([entry for entry in group if isinstance(entry, Arrival | SmallObject)])
-            for entry in group:
-                if isinstance(entry, _Change):
-                    self._apply(entry)
-            quiet = stopping or not group
-            if self._placed and (quiet or self._is_settling_due()):
-                self._settle_placed()
-            if self._small.is_waiting:
-                self._small.settle(now=quiet)
+        while self._turn():
+            pass
         self._index.close()
+
+    def _turn(self) -> bool:
+        """Deal with one group; False when it was the last.
+
+        What was in it is let go of before the next one is waited for: an arrival knows its association.
+        """
+        group = self._take()
+        self._store([entry for entry in group if isinstance(entry, Arrival | SmallObject)])
+        for entry in group:
+            if isinstance(entry, _Change):
+                self._apply(entry)
+        stopping = None in group
+        quiet = stopping or not group
+        if self._placed and (quiet or self._is_settling_due()):
+            self._settle_placed()
+        if self._small.is_waiting:
+            self._small.settle(now=quiet)
+        return not stopping
 
     def _apply(self, change: _Change) -> None:
         failure: Exception | None = None
