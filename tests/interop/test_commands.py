@@ -29,7 +29,9 @@ JPEG_LS = "1.2.840.10008.1.2.4.80"
 
 
 def real(name: str) -> Path:
-    return next(path for path in real_objects() if path.name == name)
+    """One of the real objects; the test is skipped where it is not."""
+    found = next((path for path in real_objects() if path.name == name), None)
+    return found or pytest.skip(f"{name} is not here")
 
 
 async def pacsnode(command: str, peer: str, *arguments: object) -> Finished:
