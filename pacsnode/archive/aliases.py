@@ -18,7 +18,7 @@ from pacsnode.archive.readers import Readers
 from pacsnode.archive.rows import Value, Values, column_names
 from pacsnode.dicom.fuzzy import name_words
 from pacsnode.dicom.information_model import Level
-from pacsnode.dicom.patient import PATIENT_ATTRIBUTES, says_the_same
+from pacsnode.dicom.patient import PATIENT_ATTRIBUTES, Coercion, says_the_same
 from pacsnode.dicom.text import person_name_key
 from pacsnode.errors import OutOfResources
 
@@ -68,9 +68,11 @@ class Alias:
         return get("PatientID", self.patient_id), get("IssuerOfPatientID", self.issuer)
 
     @property
-    def moment(self) -> str:
-        """`changed_at` as a DT (PS3.5 6.2)."""
-        return datetime.fromtimestamp(self.changed_at, UTC).strftime("%Y%m%d%H%M%S.%f%z")
+    def coercion(self) -> Coercion:
+        """What is done to its objects when they leave; the same whenever it is done."""
+        moment = datetime.fromtimestamp(self.changed_at, UTC).strftime("%Y%m%d%H%M%S.%f%z")
+        attributes = tuple(sorted(self.attributes.items()))
+        return Coercion(self.patient_id, self.issuer, attributes, moment, self.system)
 
     def concerns(self, patient: Values) -> bool:
         """Whether it is for an object that says this of its patient; a study may hold others."""

@@ -44,6 +44,7 @@ from pacsnode.archive.stored_file import Unreadable, row_of_content, row_of_file
 from pacsnode.archive.workers import Workers
 from pacsnode.archive.writer import Writer
 from pacsnode.dicom.part10 import file_meta
+from pacsnode.dicom.patient import Coercion
 from pacsnode.dicom.query import Query
 from pacsnode.dicom.retrieval import Retrieval
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
@@ -133,7 +134,7 @@ class Archive:
             archive = cls(layout, lock, options, index, journal, recovered.next_token(index.next_token()))
             await archive._readers.open()
             archive.changes.at_open = await archive.changes.newest()
-            archive.metadata = await Metadata.open(layout, archive._readers, archive.lookup)
+            archive.metadata = await Metadata.open(layout, archive._readers, archive.lookup, archive.aliases)
             archive.listen(archive.metadata.note_arrival)
             await archive._adopt(recovered)
             return archive
@@ -202,6 +203,11 @@ class Archive:
     async def forget_changes(self, last: int) -> None:
         """Have commits up to `last` removed from `changes`: whoever acts on them has done so."""
         await self._writer.change(lambda index: index.forget_changes(last))
+
+    async def coercion_of(self, located: Located) -> Coercion | None:
+        """How an object is changed when it leaves; None when it goes as it is. Raises OutOfResources."""
+        alias = await self.aliases.of(located) if located.coerced else None
+        return None if alias is None else alias.coercion
 
     async def reconciled_up_to(self) -> int:
         """The sequence that was told with the last aliases. Raises OutOfResources."""

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
+from pacsnode.archive.aliases import Aliases
+from pacsnode.archive.coerced_json import coerced_json
 from pacsnode.archive.derived import Derived
 from pacsnode.archive.files import Layout
 from pacsnode.archive.locate import Located
@@ -24,6 +26,7 @@ from pacsnode.archive.lookup import Held, Lookup
 from pacsnode.archive.object_json import announce, object_json
 from pacsnode.archive.readers import Readers
 from pacsnode.dicom.json_model import JsonEncoder
+from pacsnode.dicom.patient import Coercion
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand, OutOfResources
 
@@ -39,6 +42,7 @@ OVERLAP: Final = 4096  # instances; numbers are given at the first byte, and com
 _VERSIONS: Final = """
     SELECT t.study_instance_uid, s.series_instance_uid,
            count(*) || ':' || max(i.id) || ':' || sum(i.id) || ':' || sum(i.size) || ':' || max(i.stored_at)
+           || CASE WHEN s.coerced THEN ':' || s.coerced ELSE '' END
     FROM study t JOIN series s ON s.study_fk = t.id JOIN instance i ON i.series_fk = s.id
     WHERE {condition}
     GROUP BY s.id ORDER BY CAST(s.series_number AS INTEGER), s.id
@@ -64,10 +68,13 @@ class SeriesVersion(NamedTuple):
 class Metadata:
     """Makes and keeps the metadata of series. Build it with open()."""
 
-    def __init__(self, layout: Layout, readers: Readers, lookup: Lookup, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, layout: Layout, readers: Readers, lookup: Lookup, aliases: Aliases, thread: ThreadPoolExecutor
+    ) -> None:
         self._layout = layout
         self._readers = readers
         self._lookup = lookup
+        self._aliases = aliases
         self._thread = thread
         self._derived: Derived
         self._arrived = asyncio.Event()
@@ -78,8 +85,8 @@ class Metadata:
         self._background: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, layout: Layout, readers: Readers, lookup: Lookup) -> "Metadata":
-        metadata = cls(layout, readers, lookup, ThreadPoolExecutor(1, "metadata"))
+    async def open(cls, layout: Layout, readers: Readers, lookup: Lookup, aliases: Aliases) -> "Metadata":
+        metadata = cls(layout, readers, lookup, aliases, ThreadPoolExecutor(1, "metadata"))
         newest = await metadata._newest()
         metadata._derived = await metadata._in_thread(lambda: Derived.open(layout.root, newest))
         metadata._arrived.set()  # what came before the last stop
@@ -120,14 +127,23 @@ class Metadata:
             self._making -= 1
 
     async def of_instance(self, held: Held) -> str:
-        """The object of one instance. Raises OSError, CannotUnderstand."""
-        return await asyncio.to_thread(
+        """The object of one instance. Raises OSError, CannotUnderstand, OutOfResources."""
+        coercion = await self._coercion_of([held.located])
+        made = await asyncio.to_thread(
             object_json, self._layout, held.study, held.series, held.located, JsonEncoder()
         )
+        return made if coercion is None else coerced_json(made, coercion)
+
+    async def _coercion_of(self, instances: Sequence[Located]) -> Coercion | None:
+        """How the patient of a series is changed; it is the same for all instances."""
+        coerced = next((located for located in instances if located.coerced), None)
+        alias = await self._aliases.of(coerced) if coerced is not None else None
+        return None if alias is None else alias.coercion
 
     async def _make(self, wanted: SeriesVersion, pause: float | None) -> AsyncGenerator[bytes, None]:
         """Make the parts of a series and keep them; `pause`: seconds to rest after each bit of work."""
         instances = [held.located for held in await self._lookup.find((wanted.study, wanted.series))]
+        coercion = await self._coercion_of(instances)
         encoder = JsonEncoder()
         parts: list[asyncio.Future[bytes]] = []
         complete = True
@@ -138,7 +154,7 @@ class Metadata:
             while position < len(instances) and size < PART:
                 start, limit = position, None if pause is None else SLICE
                 made, position = await self._in_thread(
-                    partial(self._objects, wanted, instances, start, encoder, limit)
+                    partial(self._objects, wanted, instances, start, encoder, limit, coercion)
                 )
                 complete = complete and len(made) == position - start
                 objects += made
@@ -176,6 +192,7 @@ class Metadata:
         start: int,
         encoder: JsonEncoder,
         limit: float | None,
+        coercion: Coercion | None,
     ) -> tuple[list[str], int]:
         """Objects from `start` on, up to a part or for `limit` seconds, and where to go on."""
         objects: list[str] = []
@@ -193,6 +210,8 @@ class Metadata:
             except (OSError, CannotUnderstand) as error:
                 log.error("metadata.unreadable", sop_instance=located.sop_instance, reason=str(error))
                 continue
+            if coercion is not None:
+                made = coerced_json(made, coercion)
             objects.append(made)
             size += len(made)
             if end is not None and time.perf_counter() > end:

@@ -84,8 +84,9 @@ class ExtractedFrames(Instances):
             path, offset = await self._archive.file_of(source)
         except OSError as error:
             raise CannotExtractFrames(f"its file cannot be read: {error.strerror}") from error
+        coercion = await self._archive.coercion_of(source)
         self._extracted = await self._transcoder.extract_frames(
-            path, offset, source.transfer_syntax, self._extraction
+            path, offset, source.transfer_syntax, self._extraction, coercion
         )
         return self
 
@@ -95,7 +96,7 @@ class ExtractedFrames(Instances):
         if self._extracted is not None:
             await self._extracted.discard()
 
-    def is_at_hand(self, stored: UID, target: UID) -> bool:
+    def is_at_hand(self, located: Located, target: UID) -> bool:
         return False
 
     async def _make(self, located: Located, target: UID) -> Transcoded:

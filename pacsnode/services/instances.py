@@ -40,9 +40,9 @@ class Instances:
         """The best of those the destination accepts; None when there is none."""
         return next((target for target in self.targets_of(stored) if target in accepted), None)
 
-    def is_at_hand(self, stored: UID, target: UID) -> bool:
+    def is_at_hand(self, located: Located, target: UID) -> bool:
         """Whether the data set can go from the file as it is, by read()."""
-        return stored == target
+        return located.transfer_syntax == target and not located.coerced
 
     def read(self, objects: Sequence[Located]) -> ReadAhead:
         """The data sets that are at hand, in order."""
@@ -62,4 +62,5 @@ class Instances:
 
     async def _make(self, located: Located, target: UID) -> Transcoded:
         path, offset = await self._archive.file_of(located)
-        return await self._transcoder.transcode(path, offset, located.transfer_syntax, target)
+        coercion = await self._archive.coercion_of(located)
+        return await self._transcoder.transcode(path, offset, located.transfer_syntax, target, coercion)

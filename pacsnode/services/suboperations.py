@@ -192,7 +192,7 @@ class SubOperations:
             target = targets[kind]
             if target is None:
                 refused.setdefault(kind, []).append(one.sop_instance)
-            elif self._instances.is_at_hand(one.transfer_syntax, target):
+            elif self._instances.is_at_hand(one, target):
                 at_hand.append(one)
             else:
                 to_make.append((one, accepted[target]))

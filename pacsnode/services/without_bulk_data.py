@@ -43,9 +43,12 @@ class InstancesWithoutBulkData(Instances):
         """Uncompressed first, whatever the pixels are compressed with: they do not go."""
         return tuple(dict.fromkeys((*NATIVE, stored)))
 
-    def is_at_hand(self, stored: UID, target: UID) -> bool:
+    def is_at_hand(self, located: Located, target: UID) -> bool:
         return False
 
     async def _make(self, located: Located, target: UID) -> Transcoded:
         path, offset = await self._archive.file_of(located)
-        return await self._transcoder.leave_out_bulk_data(path, offset, located.transfer_syntax, target)
+        coercion = await self._archive.coercion_of(located)
+        return await self._transcoder.leave_out_bulk_data(
+            path, offset, located.transfer_syntax, target, coercion
+        )

@@ -59,5 +59,6 @@ def location_of(facade: Facade, request: Request, held: Held) -> str:
 def etag_of(instances: Sequence[Held], *form: object, weak: bool = False) -> str:
     """An entity tag for some instances in some form; `weak` where another process cuts the body otherwise."""
     facts = [f"{held.digest}.{held.located.token}" for held in instances]
+    facts += [f"{held.located.coerced}" for held in instances if held.located.coerced]
     tag = xxh3_64_hexdigest(f"{facts}{form}".encode())
     return f'W/"{tag}"' if weak else f'"{tag}"'
