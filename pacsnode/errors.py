@@ -18,6 +18,7 @@ PacsnodeError
 |   |   +-- StudyMismatch           it belongs to another study than the request names
 |   +-- CannotUnderstand          the data set cannot be read
 |   +-- CannotTranscode           an object cannot be had in the transfer syntax that is wanted
+|   +-- CannotDeidentify          an object may identify the patient by what nobody can clean here
 |   +-- DuplicateInstance         another object has this SOP Instance UID and the policy is `refuse`
 |   +-- InvalidIdentifier         an identifier against the rules of its information model
 |   +-- MatchesNotCounted         what a retrieval asks for cannot be looked up
@@ -137,6 +138,10 @@ class CannotUnderstand(OperationError):
 
 
 class CannotTranscode(OperationError):
+    pass
+
+
+class CannotDeidentify(OperationError):
     pass
 
 

@@ -33,6 +33,7 @@ from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import AcceptorPolicy, Support
 from pacsnode.web.app import build_app
 from pacsnode.web.facade import Facade
+from pacsnode.web.pictures import Pictures
 from pacsnode.web.server import WebListener
 from pacsnode.workflow.workflow import Workflow
 
@@ -106,7 +107,8 @@ class Node:
             policy = acceptor_policy(settings, registry)
             self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
             await self._acceptor.start()
-            facade = Facade(self._archive, self._transcoder, self._workflow, settings)
+            pictures = Pictures(self._archive, self._transcoder)
+            facade = Facade(self._archive, self._transcoder, self._workflow, settings, pictures)
             app = build_app(facade, self._health)
             self._web = WebListener(app, settings.web.host, settings.web.port)
             await self._web.start()

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from hashlib import blake2b
 from typing import NewType
 
 from pacsnode.errors import CannotUnderstand
@@ -9,6 +10,7 @@ from pacsnode.errors import CannotUnderstand
 UID = NewType("UID", str)
 AETitle = NewType("AETitle", str)
 
+STANDARD_ROOT = "1.2.840.10008."  # what DICOM itself has named (PS3.6 A)
 MAX_UID_LENGTH = 64  # characters (PS3.5 9.1)
 MAX_AE_TITLE_LENGTH = 16  # characters (PS3.5 Table 6.2-1)
 
@@ -53,3 +55,11 @@ def ae_title(text: str) -> AETitle:
 def new_uid() -> UID:
     """A new UID derived from a random UUID (PS3.5 B.2)."""
     return UID(f"2.25.{uuid.uuid4().int}")
+
+
+def pseudonymous_uid(uid: UID, key: bytes) -> UID:
+    """The UID that stands for another one under a key of up to 64 bytes; those of the standard stay."""
+    if not uid or uid.startswith(STANDARD_ROOT):
+        return uid
+    digest = blake2b(uid.encode(), key=key, digest_size=16).digest()
+    return UID(f"2.25.{uuid.UUID(bytes=digest, version=4).int}")

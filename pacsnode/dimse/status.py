@@ -25,6 +25,7 @@ STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
     errors.StudyMismatch: 0xA900,
     errors.CannotUnderstand: 0xC000,
     errors.CannotTranscode: 0xC000,
+    errors.CannotDeidentify: 0x0124,  # no DIMSE service does it; refused, not authorized
     errors.DuplicateInstance: DUPLICATE_SOP_INSTANCE,
     errors.InvalidIdentifier: 0xA900,
     errors.MatchesNotCounted: 0xA701,

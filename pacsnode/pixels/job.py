@@ -20,6 +20,7 @@ _ERRORS: Final[dict[str, type[errors.OperationError]]] = {
     error.__name__: error
     for error in (
         errors.CannotCreateInstance,
+        errors.CannotDeidentify,
         errors.CannotExtractFrames,
         errors.CannotTranscode,
         errors.CannotUnderstand,
@@ -43,6 +44,17 @@ class Reduction:
     """The data set without its bulk data (PS3.4 Z.1.3), in an uncompressed transfer syntax or as stored."""
 
     target: UID
+
+
+@dataclass(frozen=True, slots=True)
+class Deidentification:
+    """The data set without what identifies the patient (PS3.15 E), in another transfer syntax or as stored.
+
+    `key`: what replaced UIDs are derived with.
+    """
+
+    target: UID
+    key: bytes
 
 
 MOMENT: Final = "%Y%m%d%H%M%S.%f%z"  # a DT to the microsecond, with its offset from UTC (PS3.5 6.2)
@@ -112,7 +124,7 @@ class Composition:
     source: str
 
 
-Task = Transcoding | Reduction | Extraction | Decoding | Picturing | Composition
+Task = Transcoding | Reduction | Deidentification | Extraction | Decoding | Picturing | Composition
 
 
 @dataclass(frozen=True, slots=True)

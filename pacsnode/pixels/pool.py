@@ -24,6 +24,7 @@ from pacsnode.pixels import plan
 from pacsnode.pixels.job import (
     Composition,
     Decoding,
+    Deidentification,
     Extraction,
     Job,
     Picturing,
@@ -102,6 +103,12 @@ class Transcoder:
     ) -> Transcoded:
         """Make an instance without its bulk data (PS3.4 Z.1.3); `target` is uncompressed, or `stored`."""
         return await self._make(source, data_offset, stored, Reduction(target), target)
+
+    async def deidentify(
+        self, source: Path, data_offset: int, stored: UID, task: Deidentification
+    ) -> Transcoded:
+        """Leave out what identifies the patient. Raises CannotDeidentify, and as transcode()."""
+        return await self._make(source, data_offset, stored, task, task.target)
 
     async def decode_frames(self, source: Path, stored: UID, decoding: Decoding) -> Transcoded:
         """Decode frames, one behind the other; see decode.py. Raises as transcode()."""

@@ -19,6 +19,7 @@ from pacsnode.pixels.extract import extract
 from pacsnode.pixels.job import (
     Composition,
     Decoding,
+    Deidentification,
     Extraction,
     Job,
     Picturing,
@@ -72,6 +73,12 @@ def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
         case Reduction(target):
             data_set = opened(source, job.stored)
             leave_out_bulk_data(data_set)
+            write_as(data_set, job.stored, target, out)
+        case Deidentification(target, key):
+            from pacsnode.pixels.deidentify import deidentify  # builds the table of its profile
+
+            data_set = opened(source, job.stored)
+            deidentify(data_set, key)
             write_as(data_set, job.stored, target, out)
         case Extraction():
             data_set = opened(source, job.stored)

@@ -96,9 +96,9 @@ class Acceptable:
         return tuple(dict.fromkeys(named))
 
 
-def acceptable(request: Request) -> Acceptable:
-    """What a request accepts."""
-    query = request.query_params.getlist("accept") if request.scope["query_string"] else ()
+def acceptable(request: Request, parameter: str = "accept") -> Acceptable:
+    """What a request accepts, by its header and the query parameter of that name."""
+    query = request.query_params.getlist(parameter) if request.scope["query_string"] else ()
     return _acceptable(tuple(query), tuple(request.headers.getlist("accept")))
 
 

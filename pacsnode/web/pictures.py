@@ -4,12 +4,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from pacsnode.archive.archive import Archive
 from pacsnode.archive.locate import Located
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.errors import CannotUnderstand, RequestRefused
 from pacsnode.pixels.job import Picturing, StateFile
+from pacsnode.pixels.pool import Transcoder
 from pacsnode.pixels.rendering.request import Rendering
-from pacsnode.web.facade import Facade
 
 REMEMBERED: Final = 32 * 2**20  # bytes; some thousand thumbnails
 LARGEST: Final = 2**20  # bytes; what is larger is made again
@@ -25,9 +26,9 @@ class _Key:
 class Pictures:
     """Makes rendered forms. One for all requests: the same thumbnail is asked for again and again."""
 
-    def __init__(self, facade: Facade) -> None:
-        self._archive = facade.archive
-        self._transcoder = facade.transcoder
+    def __init__(self, archive: Archive, transcoder: Transcoder) -> None:
+        self._archive = archive
+        self._transcoder = transcoder
         self._remembered: OrderedDict[_Key, bytes] = OrderedDict()
         self._size = 0
 

@@ -21,6 +21,7 @@ HTTP_OF: Final[dict[type[errors.PacsnodeError], int]] = {
     errors.InvalidIdentifier: 400,
     errors.InvalidMultipart: 400,
     errors.CannotTranscode: 406,
+    errors.CannotDeidentify: 403,
     errors.NotAuthorized: 403,
     errors.OperationError: 500,
     errors.PacsnodeError: 500,

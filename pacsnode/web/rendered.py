@@ -44,7 +44,7 @@ _DOCUMENT_TYPES: Final = {
 
 
 def routes(facade: Facade) -> list[BaseRoute]:
-    pictures = Pictures(facade)
+    pictures = facade.pictures
 
     async def rendered(request: Request) -> Answer:
         found = await instances_of(facade, request)
@@ -67,12 +67,12 @@ def routes(facade: Facade) -> list[BaseRoute]:
             raise RequestRefused(400, "a thumbnail shows one frame")
         held = representative(await instances_of(facade, request))
         offer = acceptable(request).select([Offer(one) for one in THUMBNAIL_TYPES])
-        frame = frames[0] if "frames" in request.path_params else (await _count(facade, held) + 1) // 2
+        frame = frames[0] if "frames" in request.path_params else (await count_frames(facade, held) + 1) // 2
         rendering = replace(thumbnail_of(request.query_params, offer.type), frames=(max(frame, 1),))
         shown = Shown(held, rendering.frames[0])
         if is_presentation_state(held):
             shown = (await shown_by(facade, held))[0]
-        return await _one(pictures, request, shown, rendering)
+        return await answer_picture(pictures, request, shown, rendering)
 
     levels = (STUDY, SERIES, INSTANCE)
     return [
@@ -109,18 +109,18 @@ async def _instance(
     alone = [Offer(one) for one in types if frames is None or len(frames) == 1 or one == ANIMATED]
     offer = acceptable(request).select([*alone, *parts])
     if held.located.transfer_syntax in VIDEO:
-        return await _video(facade, request, held, offer)
+        return await answer_video(facade, request, held, offer)
     rendering = rendering_of(request.query_params, offer.type)
     if types != IMAGE_TYPES:
         return await _answer(pictures, request, [Shown(held)], rendering, offer)
-    count = await _count(facade, held)
+    count = await count_frames(facade, held)
     if frames is not None and max(frames) > max(count, 1):
         raise RequestRefused(404, f"there is no frame {max(frames)}: the instance has {count}")
     wanted = frames or tuple(range(1, max(count, 1) + 1))
     if offer.multipart:
         return await _answer(pictures, request, [Shown(held, one) for one in wanted], rendering, offer)
     rendering = replace(rendering, frames=wanted if offer.type == ANIMATED else wanted[:1])
-    return await _one(pictures, request, Shown(held, wanted[0]), rendering)
+    return await answer_picture(pictures, request, Shown(held, wanted[0]), rendering)
 
 
 async def _group(facade: Facade, pictures: Pictures, request: Request, found: list[Held]) -> Answer:
@@ -155,7 +155,7 @@ async def _answer(
 ) -> Answer:
     """Each of `shown` as a part, or the only one alone."""
     if not offer.multipart:
-        return await _one(pictures, request, shown[0], replace(rendering, frames=(shown[0].frame,)))
+        return await answer_picture(pictures, request, shown[0], replace(rendering, frames=(shown[0].frame,)))
     etag = etag_of([one.held for one in shown], rendering, [one.frame for one in shown], weak=True)
     if (unchanged := not_modified(request, etag, GROUP_AGE)) is not None:
         return unchanged
@@ -173,8 +173,8 @@ async def _answer(
     return Answer(200, [*fields, *_warnings(request), ("vary", "Accept")], body())
 
 
-async def _one(pictures: Pictures, request: Request, shown: Shown, rendering: Rendering) -> Answer:
-    """One file, not multipart."""
+async def answer_picture(pictures: Pictures, request: Request, shown: Shown, rendering: Rendering) -> Answer:
+    """One file, not multipart. Raises RequestRefused (406)."""
     states = [shown.state] if shown.state is not None else []
     etag = etag_of([shown.held, *states], rendering)
     if (unchanged := not_modified(request, etag, OBJECT_AGE)) is not None:
@@ -190,7 +190,7 @@ async def _picture(pictures: Pictures, shown: Shown, rendering: Rendering) -> by
     return await pictures.picture(shown.held.located, replace(rendering, frames=(shown.frame,)), state)
 
 
-async def _video(facade: Facade, request: Request, held: Held, offer: Offer) -> Answer:
+async def answer_video(facade: Facade, request: Request, held: Held, offer: Offer) -> Answer:
     """The stream of a video as it is stored (8.7.4)."""
     extents = await facade.archive.in_file(held.located, fragments_of)
     stream = Joined(tuple(FilePart(facade.archive, held.located, *extent) for extent in extents))
@@ -207,7 +207,7 @@ async def _video(facade: Facade, request: Request, held: Held, offer: Offer) -> 
     return Answer(200, [("content-type", writer.content_type), ("vary", "Accept")], body())
 
 
-async def _count(facade: Facade, held: Held) -> int:
+async def count_frames(facade: Facade, held: Held) -> int:
     """Number of Frames, 0 without pixel data."""
     if types_of(held) != IMAGE_TYPES or is_presentation_state(held):
         return 0

@@ -29,7 +29,7 @@ def rendering_of(parameters: Mapping[str, str], media_type: str) -> Rendering:
         known = ANNOTATIONS.intersection(annotation_words(parameters["annotation"]))
         rendering = replace(rendering, annotation=tuple(sorted(known)))
     if "quality" in parameters:
-        rendering = replace(rendering, quality=_quality(parameters["quality"]))
+        rendering = replace(rendering, quality=quality_of(parameters["quality"]))
     if "viewport" in parameters:
         rendering = replace(rendering, viewport=viewport_of(parameters["viewport"]))
     if "window" in parameters:
@@ -67,8 +67,8 @@ def viewport_of(text: str) -> Viewport:
     parts = [part.strip() for part in text.split(",")]
     if not 2 <= len(parts) <= 6 or (len(parts) > 2 and not parts[-1]):
         raise RequestRefused(400, "viewport is width,height, then the region as x,y,width,height if wanted")
-    width, height = (_side(part) for part in parts[:2])
-    left, top, region_width, region_height = (_decimal(part) for part in (parts[2:] + [""] * 4)[:4])
+    width, height = (side_of(part) for part in parts[:2])
+    left, top, region_width, region_height = (decimal_of(part) for part in (parts[2:] + [""] * 4)[:4])
     if region_width == 0 or region_height == 0:
         raise RequestRefused(400, "the region of the viewport is empty")
     return Viewport(
@@ -88,7 +88,7 @@ def window_of(text: str) -> Window:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3 or parts[2].lower() not in _FUNCTIONS:
         raise RequestRefused(400, "window is center,width and one of linear, linear-exact, sigmoid")
-    center, width = (_decimal(part) for part in parts[:2])
+    center, width = (decimal_of(part) for part in parts[:2])
     function = _FUNCTIONS[parts[2].lower()]
     least = 1.0 if function is WindowFunction.LINEAR else 0.0
     if center is None or width is None or width < least or (width == 0 and least == 0):
@@ -96,19 +96,22 @@ def window_of(text: str) -> Window:
     return Window(center, width, function)
 
 
-def _quality(text: str) -> int:
+def quality_of(text: str) -> int:
+    """The quality of lossy compression (8.3.5.1.2). Raises RequestRefused (400)."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= 100):
         raise RequestRefused(400, "quality is a number from 1 to 100")
     return int(text)
 
 
-def _side(text: str) -> int:
+def side_of(text: str) -> int:
+    """A side of a viewport, in pixels. Raises RequestRefused (400)."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= LARGEST):
         raise RequestRefused(400, f"the sides of the viewport are from 1 to {LARGEST} pixels")
     return int(text)
 
 
-def _decimal(text: str) -> float | None:
+def decimal_of(text: str) -> float | None:
+    """A decimal number, None for none. Raises RequestRefused (400)."""
     if not text:
         return None
     if re.fullmatch(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?", text) is None:

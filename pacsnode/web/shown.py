@@ -47,6 +47,15 @@ async def shown_by(facade: Facade, state: Held) -> list[Shown]:
     return shown
 
 
+async def shown_under(facade: Facade, held: Held, frame: int, state: Held) -> Shown:
+    """A frame under a presentation state. Raises RequestRefused (400) when that is of other images."""
+    path, _ = await facade.archive.file_of(state.located)
+    for image in await asyncio.to_thread(_referenced, path):
+        if image.sop_instance == held.located.sop_instance and (not image.frames or frame in image.frames):
+            return Shown(held, frame, state)
+    raise RequestRefused(400, "the presentation state is of other images or frames")
+
+
 def _referenced(path: Path) -> list[ReferencedFrame]:
     """In a thread: presentation states are short."""
     try:

@@ -43,7 +43,7 @@ _BULK: Final = Offer(OCTETS, multipart=True)  # Table 10.4.4-1 note 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
+class Planned:
     """An instance and the transfer syntax it is sent in."""
 
     held: Held
@@ -78,9 +78,10 @@ def routes(facade: Facade) -> list[BaseRoute]:
         cache = OBJECT_AGE if is_one else GROUP_AGE
         if (unchanged := not_modified(request, etag, cache)) is not None:
             return unchanged
-        planned = _plan(found, wanted)
+        planned = plan(found, wanted)
         if offer == _ONE:
-            return await _single(facade, request, planned[0], etag)
+            location = location_of(facade, request, found[0])
+            return await answer_single(facade, request, planned[0], etag, location)
         fields = [("etag", etag), ("cache-control", cache), ("vary", "Accept")]
         if offer == _ZIPPED:
             return _zipped(facade, planned, fields)
@@ -89,39 +90,46 @@ def routes(facade: Facade) -> list[BaseRoute]:
     return [Route(path, Endpoint(retrieve), methods=METHODS) for path in (STUDY, SERIES, INSTANCE)]
 
 
-def _plan(found: Sequence[Held], wanted: Sequence[str]) -> list[_Planned]:
+def plan(found: Sequence[Held], wanted: Sequence[str]) -> list[Planned]:
     """What can be sent, and how. Raises RequestRefused (406) when that is nothing."""
     planned = []
     for held in found:
         syntax = instance_syntax(held.located.transfer_syntax, wanted)
         if syntax is not None:
             may_be_stored = held.located.transfer_syntax not in FORBIDDEN and not {"", "*"}.isdisjoint(wanted)
-            planned.append(_Planned(held, syntax, may_be_stored))
+            planned.append(Planned(held, syntax, may_be_stored))
     if not planned:
         stored = ", ".join(sorted({held.located.transfer_syntax for held in found}))
         raise RequestRefused(406, f"what is stored in {stored} cannot be had in {', '.join(wanted)}")
     return planned
 
 
-async def _single(facade: Facade, request: Request, planned: _Planned, etag: str) -> Answer:
-    """One instance, not multipart."""
-    held, located = planned.held, planned.held.located
-    location = location_of(facade, request, held)
+async def answer_single(
+    facade: Facade, request: Request, planned: Planned, etag: str, location: str, *, tells_syntax: bool = True
+) -> Answer:
+    """One instance, not multipart, with its URL. Raises OperationError, OSError.
+
+    `tells_syntax`: the media type has its transfer syntax, which the URI service forbids (9.1.3).
+    """
+    located = planned.held.located
+
+    def fields(syntax: UID) -> list[tuple[str, str]]:
+        media_type = named(DICOM, syntax) if tells_syntax else DICOM
+        return [("content-type", media_type), ("content-location", location)]
+
     if not planned.is_stored:
         made = await _transcoded(facade, planned)
         if made is not None:
-            fields = [("content-type", named(DICOM, planned.syntax)), ("content-location", location)]
-            return single(request, made, fields, etag).then(made.made.discard)
+            return single(request, made, fields(planned.syntax), etag).then(made.made.discard)
     await _check(facade, [planned])
-    fields = [("content-type", named(DICOM, located.transfer_syntax)), ("content-location", location)]
     source: Source = FilePart(facade.archive, located, 0, located.size)
     if located.size <= SMALL and request.method == "GET":
         source = Memory(b"".join([piece async for piece in source.read(0, located.size)]))
-    return single(request, source, fields, etag)
+    return single(request, source, fields(located.transfer_syntax), etag)
 
 
 async def _multipart(
-    facade: Facade, request: Request, planned: list[_Planned], asked: int, fields: list[tuple[str, str]]
+    facade: Facade, request: Request, planned: list[Planned], asked: int, fields: list[tuple[str, str]]
 ) -> Answer:
     """The instances as parts. Those that cannot be had are left out: 206, and a Warning tells how many."""
     writer = Writer(DICOM, f"{request.scope['path']} {fields[0]}")
@@ -159,7 +167,7 @@ async def _multipart(
     return Answer(206, fields, parts(_files(facade, planned)), length)
 
 
-def _total(planned: Sequence[_Planned], head: Callable[..., bytes]) -> int:
+def _total(planned: Sequence[Planned], head: Callable[..., bytes]) -> int:
     """Bytes of the parts of instances that are sent as stored."""
     total = 0
     for number, one in enumerate(planned):
@@ -168,7 +176,7 @@ def _total(planned: Sequence[_Planned], head: Callable[..., bytes]) -> int:
     return total
 
 
-def _zipped(facade: Facade, planned: list[_Planned], fields: list[tuple[str, str]]) -> Answer:
+def _zipped(facade: Facade, planned: list[Planned], fields: list[tuple[str, str]]) -> Answer:
     """The instances as files of a ZIP archive, in a folder for each series."""
 
     async def pieces() -> AsyncIterator[Buffer]:
@@ -188,7 +196,7 @@ def _zipped(facade: Facade, planned: list[_Planned], fields: list[tuple[str, str
     return Answer(200, [("content-type", ZIP), ("content-disposition", disposition), *fields], pieces())
 
 
-async def _check(facade: Facade, planned: list[_Planned]) -> list[_Planned]:
+async def _check(facade: Facade, planned: list[Planned]) -> list[Planned]:
     """Those whose file is there. Raises ProcessingFailure when none is."""
     missing = await facade.archive.missing([one.held.located for one in planned])
     for one in planned:
@@ -200,7 +208,7 @@ async def _check(facade: Facade, planned: list[_Planned]) -> list[_Planned]:
     return left
 
 
-async def _files(facade: Facade, planned: Sequence[_Planned]) -> AsyncIterator[_Ready]:
+async def _files(facade: Facade, planned: Sequence[Planned]) -> AsyncIterator[_Ready]:
     """Each instance as a file, in order. Raises OSError, OperationError when one cannot be had."""
     stored = facade.archive.read([one.held.located for one in planned if one.is_stored], whole_files=True)
     waiting = deque(one for one in planned if not one.is_stored)
@@ -234,7 +242,7 @@ async def _files(facade: Facade, planned: Sequence[_Planned]) -> AsyncIterator[_
                     await file.made.discard()
 
 
-async def _transcoded(facade: Facade, planned: _Planned) -> MadeFile | None:
+async def _transcoded(facade: Facade, planned: Planned) -> MadeFile | None:
     """The instance in another transfer syntax; None where it cannot be had in it and may go as stored.
 
     Raises OperationError, OSError.

@@ -12,6 +12,7 @@ from pacsnode.workflow.arrivals import Arrivals
 from pacsnode.workflow.commitment import Commitments
 from pacsnode.workflow.commitment_requests import CommitmentRequests
 from pacsnode.workflow.database import Database, Transaction
+from pacsnode.workflow.deidentification_key import DeidentificationKey
 from pacsnode.workflow.hl7_inbox import Hl7Inbox
 from pacsnode.workflow.jobs import Jobs
 from pacsnode.workflow.ledger import Ledger
@@ -36,6 +37,7 @@ class Workflow:
     ) -> None:
         self.database = database
         self._ledger = ledger
+        self.deidentification_key = DeidentificationKey(root)
         self.peers = Peers(database, settings.peers)
         self.jobs = Jobs(database, ledger)
         self._runner = Runner(database, self.jobs, settings.jobs)

@@ -6,8 +6,9 @@ from PIL import Image
 from pydicom import Dataset
 
 from pacsnode.errors import CannotUnderstand
-from pacsnode.pixels.rendering.request import Viewport
+from pacsnode.pixels.rendering.request import Region, Viewport
 
+LARGEST: Final = 8192  # pixels a side of what is made on the way; a tiny region must not fill the memory
 _SQUARE_ENOUGH: Final = 0.01  # two spacings that differ less are the same, rounded
 
 
@@ -31,6 +32,24 @@ def fitted(picture: Image.Image, viewport: Viewport | None, attributes: Dataset)
     size = (max(round(wide * scale), 1), max(round(high * scale), 1))
     smooth = Image.Resampling.BILINEAR if scale >= 1 else Image.Resampling.BOX
     return picture.resize(size, smooth, box=(left, top, right, bottom))
+
+
+def cut(picture: Image.Image, region: Region) -> Image.Image:
+    """The pixels of a region, one at least."""
+    left, right = (round(one * picture.width) for one in (region.left, region.right))
+    top, bottom = (round(one * picture.height) for one in (region.top, region.bottom))
+    left, top = min(left, picture.width - 1), min(top, picture.height - 1)
+    return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+def around(viewport: Viewport | None, region: Region) -> Viewport | None:
+    """The viewport of a whole picture whose region fits into another viewport."""
+    if viewport is None:
+        return None
+    width = viewport.width / (region.right - region.left)
+    height = viewport.height / (region.bottom - region.top)
+    shrink = min(LARGEST / max(width, height), 1.0)
+    return Viewport(max(round(width * shrink), 1), max(round(height * shrink), 1))
 
 
 def pixel_height(attributes: Dataset) -> float:

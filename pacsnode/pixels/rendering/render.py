@@ -11,7 +11,7 @@ from pacsnode.pixels.rendering.annotation import annotated
 from pacsnode.pixels.rendering.card import card, first_page
 from pacsnode.pixels.rendering.encode import IMAGE_TYPES, encoded
 from pacsnode.pixels.rendering.functional_groups import flattened
-from pacsnode.pixels.rendering.geometry import fitted
+from pacsnode.pixels.rendering.geometry import around, cut, fitted
 from pacsnode.pixels.rendering.icc import IccProfile, in_color_space
 from pacsnode.pixels.rendering.picture import picture_of, picture_under
 from pacsnode.pixels.rendering.report import report_html, report_text
@@ -39,7 +39,10 @@ def rendered(source: Source, rendering: Rendering, state: Dataset | None = None)
     if rendering.media_type not in IMAGE_TYPES:
         raise CannotUnderstand(f"nothing is rendered as {rendering.media_type}")
     if not source.has_pixels:
-        picture = fitted(_stand_in(source.attributes, rendering.thumbnail), rendering.viewport, Dataset())
+        picture = _stand_in(source.attributes, rendering.thumbnail)
+        if rendering.region is not None:
+            picture = cut(picture, rendering.region)
+        picture = fitted(picture, rendering.viewport, Dataset())
         return encoded([picture], rendering.media_type, rendering.quality, 0, b"")
     if len(rendering.frames) > 1 and rendering.media_type not in ANIMATED:
         raise CannotUnderstand(f"{rendering.media_type} holds one frame")
@@ -59,10 +62,16 @@ def _frames(source: Source, rendering: Rendering, state: Dataset | None) -> byte
 def _frame(source: Source, rendering: Rendering, state: Dataset | None) -> tuple[Image.Image, bytes]:
     (frame,) = rendering.frames
     shown = flattened(source.attributes, frame)
+    viewport, region = rendering.viewport, rendering.region
     if state is None:
-        picture = picture_of(source, frame, rendering.window, rendering.viewport)
+        picture = picture_of(source, frame, rendering.window, None if region else viewport)
+        if region is not None:
+            picture = fitted(cut(picture, region), viewport, shown)
     else:
-        picture = picture_under(source, frame, state, rendering.viewport)
+        # A region is one of what the state shows, its annotations and square pixels included (9.5.2.4)
+        picture = picture_under(source, frame, state, around(viewport, region) if region else viewport)
+        if region is not None:
+            picture = fitted(cut(picture, region), viewport, Dataset())
     owner = state if state is not None and "ICCProfile" in state else shown
     picture, profile = in_color_space(picture, IccProfile(rendering.icc_profile), owner)
     if rendering.annotation:

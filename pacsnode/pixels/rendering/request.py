@@ -37,9 +37,20 @@ class Viewport:
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the picture as it is shown: from 0.0, left and top, to 1.0 (PS3.18 9.5.1.2.5)."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rendering:
     """A rendered resource of one object: its frames, counted from 1, and how they are to be shown.
 
+    `region` is cut out first, then fitted into the viewport, which has no region of its own then.
     `thumbnail`: what has no picture gets one that says what it is.
     """
 
@@ -47,6 +58,7 @@ class Rendering:
     frames: tuple[int, ...] = (1,)
     window: Window | None = None
     viewport: Viewport | None = None
+    region: Region | None = None
     annotation: tuple[str, ...] = ()
     quality: int = 90
     icc_profile: str = "no"
