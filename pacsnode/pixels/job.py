@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from pacsnode import errors
 from pacsnode.dicom.frame_range import FrameRange
+from pacsnode.dicom.patient import Coercion
 from pacsnode.dicom.uid import UID
 from pacsnode.pixels.rendering.request import Rendering
 
@@ -131,7 +132,7 @@ Task = Transcoding | Reduction | Deidentification | Extraction | Decoding | Pict
 class Job:
     """What is made of the data set behind `data_offset` bytes of `source` goes to `output`.
 
-    `stored` is its transfer syntax. In `seconds` at most.
+    `stored` is its transfer syntax. In `seconds` at most. Before anything else the patient is coerced.
     """
 
     source: str
@@ -140,6 +141,7 @@ class Job:
     output: str
     seconds: int
     task: Task
+    coercion: Coercion | None = None
 
     def to_line(self) -> bytes:
         return base64.b64encode(pickle.dumps(self)) + b"\n"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pacsnode.dicom.patient import Coercion
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotTranscode, CannotUnderstand, OutOfResources
@@ -82,27 +83,34 @@ class Transcoder:
         self._is_prepared = False
         self._closed = False
 
-    async def transcode(self, source: Path, data_offset: int, stored: UID, target: UID) -> Transcoded:
-        """Make `target` of the data set behind `data_offset` bytes of `source`.
+    async def transcode(
+        self, source: Path, data_offset: int, stored: UID, target: UID, coercion: Coercion | None = None
+    ) -> Transcoded:
+        """Make `target` of the data set behind `data_offset` bytes of `source`; its patient may be coerced.
 
         Raises CannotTranscode, CannotUnderstand, OutOfResources; cancelling stops the work.
         """
-        return await self._make(source, data_offset, stored, Transcoding(target), target)
+        return await self._make(source, data_offset, stored, Transcoding(target), target, coercion)
 
     async def extract_frames(
-        self, source: Path, data_offset: int, stored: UID, extraction: Extraction
+        self,
+        source: Path,
+        data_offset: int,
+        stored: UID,
+        extraction: Extraction,
+        coercion: Coercion | None = None,
     ) -> Transcoded:
         """Make a new instance of some frames, in the transfer syntax of the source (PS3.4 Y.3.3).
 
         Raises FramesNotFound, CannotCreateInstance, CannotExtractFrames, NotTimeBased, and as transcode().
         """
-        return await self._make(source, data_offset, stored, extraction, stored)
+        return await self._make(source, data_offset, stored, extraction, stored, coercion)
 
     async def leave_out_bulk_data(
-        self, source: Path, data_offset: int, stored: UID, target: UID
+        self, source: Path, data_offset: int, stored: UID, target: UID, coercion: Coercion | None = None
     ) -> Transcoded:
         """Make an instance without its bulk data (PS3.4 Z.1.3); `target` is uncompressed, or `stored`."""
-        return await self._make(source, data_offset, stored, Reduction(target), target)
+        return await self._make(source, data_offset, stored, Reduction(target), target, coercion)
 
     async def deidentify(
         self, source: Path, data_offset: int, stored: UID, task: Deidentification
@@ -118,9 +126,16 @@ class Transcoder:
         """Make the file, File Meta included, of an object that came apart. Raises as transcode()."""
         return await self._make(metadata, 0, EXPLICIT_VR_LE, composition, EXPLICIT_VR_LE)
 
-    async def render(self, source: Path, data_offset: int, stored: UID, picturing: Picturing) -> Transcoded:
+    async def render(
+        self,
+        source: Path,
+        data_offset: int,
+        stored: UID,
+        picturing: Picturing,
+        coercion: Coercion | None = None,
+    ) -> Transcoded:
         """Make a file of a Rendered Media Type; see rendering.render. Raises as transcode()."""
-        return await self._make(source, data_offset, stored, picturing, EXPLICIT_VR_LE)
+        return await self._make(source, data_offset, stored, picturing, EXPLICIT_VR_LE, coercion)
 
     @property
     def spool(self) -> Path:
@@ -137,11 +152,19 @@ class Transcoder:
         """The transfer syntax to send in among those a peer accepts; None when there is none."""
         return next((uid for uid in self.targets_of(stored) if uid in accepted), None)
 
-    async def _make(self, source: Path, data_offset: int, stored: UID, task: Task, target: UID) -> Transcoded:
+    async def _make(
+        self,
+        source: Path,
+        data_offset: int,
+        stored: UID,
+        task: Task,
+        target: UID,
+        coercion: Coercion | None = None,
+    ) -> Transcoded:
         await self._prepare()
         output = self._spool / f"{next(self._numbers)}{SUFFIX}"
         seconds = math.ceil(self._options.time_limit) + ALARM_MARGIN
-        job = Job(str(source), data_offset, stored, str(output), seconds, task)
+        job = Job(str(source), data_offset, stored, str(output), seconds, task, coercion)
         try:
             async with self._turns:
                 while not await self._perform(job):

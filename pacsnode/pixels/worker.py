@@ -10,10 +10,12 @@ import os
 import resource
 import signal
 import sys
+from io import BytesIO
 from typing import BinaryIO, Final
 
 from pacsnode.errors import OperationError, OutOfResources, ProcessingFailure
 from pacsnode.pixels.bulk import leave_out_bulk_data
+from pacsnode.pixels.coerce import coerce
 from pacsnode.pixels.decode import decode_frames
 from pacsnode.pixels.extract import extract
 from pacsnode.pixels.job import (
@@ -27,6 +29,7 @@ from pacsnode.pixels.job import (
     Transcoding,
     answer_line,
 )
+from pacsnode.pixels.recode import DataSet
 from pacsnode.pixels.transcode import opened, transcode, write_as
 
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -68,20 +71,22 @@ def perform(job: Job) -> OperationError | None:
 
 def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
     match job.task:
-        case Transcoding(target):
+        case Transcoding(target) if job.coercion is None:
             transcode(source, job.stored, target, out)
+        case Transcoding(target):
+            write_as(_opened(job, source), job.stored, target, out)
         case Reduction(target):
-            data_set = opened(source, job.stored)
+            data_set = _opened(job, source)
             leave_out_bulk_data(data_set)
             write_as(data_set, job.stored, target, out)
         case Deidentification(target, key):
             from pacsnode.pixels.deidentify import deidentify  # builds the table of its profile
 
-            data_set = opened(source, job.stored)
+            data_set = _opened(job, source)
             deidentify(data_set, key)
             write_as(data_set, job.stored, target, out)
         case Extraction():
-            data_set = opened(source, job.stored)
+            data_set = _opened(job, source)
             extract(data_set, job.stored, job.task)
             write_as(data_set, job.stored, job.stored, out)
         case Decoding():
@@ -98,7 +103,24 @@ def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
             shown_by = None
             if state is not None:
                 shown_by = Source(_mapped(state.path)[state.data_offset :], state.transfer_syntax).attributes
-            out.write(rendered(Source(source, job.stored), rendering, shown_by))
+            out.write(rendered(Source(_coerced(job, source), job.stored), rendering, shown_by))
+
+
+def _opened(job: Job, source: memoryview) -> DataSet:
+    """The data set, with the patient it is to have."""
+    data_set = opened(source, job.stored)
+    if job.coercion is not None:
+        coerce(data_set, job.coercion)
+    return data_set
+
+
+def _coerced(job: Job, source: memoryview) -> memoryview:
+    """The encoded data set, with the patient it is to have."""
+    if job.coercion is None:
+        return source
+    out = BytesIO()
+    write_as(_opened(job, source), job.stored, job.stored, out)
+    return out.getbuffer()
 
 
 def _mapped(path: str) -> memoryview:

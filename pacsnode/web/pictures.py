@@ -19,6 +19,7 @@ LARGEST: Final = 2**20  # bytes; what is larger is made again
 @dataclass(frozen=True, slots=True)
 class _Key:
     token: int
+    coerced: int
     rendering: Rendering
     state: int | None
 
@@ -37,7 +38,7 @@ class Pictures:
 
         Raises RequestRefused (406) when the object has none or is damaged, OutOfResources, OSError.
         """
-        key = _Key(located.token, rendering, None if state is None else state.token)
+        key = _Key(located.token, located.coerced, rendering, None if state is None else state.token)
         if (known := self._remembered.get(key)) is not None:
             self._remembered.move_to_end(key)
             return known
@@ -47,8 +48,9 @@ class Pictures:
 
     async def _make(self, located: Located, picturing: Picturing) -> bytes:
         path, offset = await self._archive.file_of(located)
+        coercion = await self._archive.coercion_of(located)
         try:
-            made = await self._transcoder.render(path, offset, located.transfer_syntax, picturing)
+            made = await self._transcoder.render(path, offset, located.transfer_syntax, picturing, coercion)
         except CannotUnderstand as error:
             raise RequestRefused(406, str(error)) from error
         try:

@@ -52,7 +52,8 @@ class Planned:
 
     @property
     def is_stored(self) -> bool:
-        return self.syntax == self.held.located.transfer_syntax
+        located = self.held.located
+        return self.syntax == located.transfer_syntax and not located.coerced
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +251,12 @@ async def _transcoded(facade: Facade, planned: Planned) -> MadeFile | None:
     located = planned.held.located
     try:
         path, offset = await facade.archive.file_of(located)
-        made = await facade.transcoder.transcode(path, offset, located.transfer_syntax, planned.syntax)
+        coercion = await facade.archive.coercion_of(located)
+        made = await facade.transcoder.transcode(
+            path, offset, located.transfer_syntax, planned.syntax, coercion
+        )
     except OperationError as error:
-        if not planned.may_be_stored:
+        if not planned.may_be_stored or located.coerced:
             raise
         log.warning("instance.not_transcoded", sop_instance=located.sop_instance, reason=str(error))
         return None
