@@ -328,6 +328,10 @@ class FrameIndex:
         self._remember(token, pixels)
         return pixels
 
+    def remembered(self, token: int) -> PixelData | None:
+        """What of() gives, where that is known without a look at the file; else None."""
+        return self._remembered.get(token)
+
     def read(self, file: Readable, number: int) -> memoryview | bytes:
         """One frame of an object that has it; see read_frame()."""
         pixels = self.of(file)

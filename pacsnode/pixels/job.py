@@ -153,15 +153,15 @@ class Job:
         return job
 
 
-def answer_line(error: errors.OperationError | None) -> str:
-    """An answer, without the end of the line."""
-    return json.dumps([type(error).__name__, str(error)] if error else None)
+def answer_line(done: int | errors.OperationError) -> str:
+    """An answer, without the end of the line: how many bytes were made, or why none were."""
+    return json.dumps(done if isinstance(done, int) else [type(done).__name__, str(done)])
 
 
-def error_of(line: bytes) -> errors.OperationError | None:
-    """The error in an answer; None when the job is done."""
-    named = json.loads(line)
-    if named is None:
-        return None
-    name, text = named
+def answer_of(line: bytes) -> int | errors.OperationError:
+    """What an answer says."""
+    done = json.loads(line)
+    if isinstance(done, int):
+        return done
+    name, text = done
     return _ERRORS[name](text)

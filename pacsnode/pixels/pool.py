@@ -19,7 +19,7 @@ from typing import Final
 from pacsnode.dicom.patient import Coercion
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import CannotTranscode, CannotUnderstand, OutOfResources
+from pacsnode.errors import CannotTranscode, CannotUnderstand, OperationError, OutOfResources
 from pacsnode.log import get_logger
 from pacsnode.pixels import plan
 from pacsnode.pixels.job import (
@@ -32,7 +32,7 @@ from pacsnode.pixels.job import (
     Reduction,
     Task,
     Transcoding,
-    error_of,
+    answer_of,
 )
 
 JOBS_PER_WORKER: Final = 1000  # then a fresh one: what codecs leak is bounded
@@ -52,6 +52,16 @@ class Transcoded:
 
     async def discard(self) -> None:
         await asyncio.to_thread(self.path.unlink, missing_ok=True)
+
+    async def take(self) -> bytes:
+        """All of it; the file is gone then. For what is small. Raises OSError."""
+        return await asyncio.to_thread(self._take)
+
+    def _take(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        finally:
+            self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +177,8 @@ class Transcoder:
         job = Job(str(source), data_offset, stored, str(output), seconds, task, coercion)
         try:
             async with self._turns:
-                while not await self._perform(job):
+                while (size := await self._perform(job)) is None:
                     pass
-            size = (await asyncio.to_thread(output.stat)).st_size
         except BaseException:
             _forget(output)
             raise
@@ -194,8 +203,8 @@ class Transcoder:
                 raise OutOfResources(f"{self._spool} cannot be used: {error}") from error
             self._is_prepared = True
 
-    async def _perform(self, job: Job) -> bool:
-        """Have a worker do the job, and keep the worker if it lives. False: the job wants another try.
+    async def _perform(self, job: Job) -> int | None:
+        """Have a worker do the job, and keep the worker if it lives. None: the job wants another try.
 
         That is, the worker died and had done others before: it may have died of those, or while it was idle.
         """
@@ -214,12 +223,13 @@ class Transcoder:
             await self._dismiss(worker)
             log.warning("transcoder.worker_lost", source=job.source, reason=f"status {worker.status}")
             if worker.jobs > 1:
-                return False
+                return None
             raise CannotUnderstand(f"the codec crashed (status {worker.status})")
         await self._give_back(worker)
-        if (error := error_of(answer)) is not None:
-            raise error
-        return True
+        done = answer_of(answer)
+        if isinstance(done, OperationError):
+            raise done
+        return done
 
     async def _take(self) -> "_Worker":
         """An idle worker that lives, or a new one."""

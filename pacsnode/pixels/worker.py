@@ -45,16 +45,16 @@ def serve(memory_limit: int) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a codec that prints must not seem to answer
     for line in sys.stdin:
-        error = perform(Job.from_line(line))
-        print(answer_line(error), file=answers, flush=True)
+        print(answer_line(perform(Job.from_line(line))), file=answers, flush=True)
 
 
-def perform(job: Job) -> OperationError | None:
-    """Do one job. Every error is returned: this process serves the next object."""
+def perform(job: Job) -> int | OperationError:
+    """Do one job; the bytes that were made. Every error is returned: this process serves the next object."""
     signal.alarm(job.seconds)  # the pool ends a hanging worker sooner, but the pool may be gone
     try:
         with open(job.output, "wb") as out:
             _write(job, _mapped(job.source)[job.data_offset :], out)
+            return out.tell()
     except OperationError as error:
         return error
     except MemoryError:
@@ -66,7 +66,6 @@ def perform(job: Job) -> OperationError | None:
         return ProcessingFailure(f"{type(error).__name__}: {error}")
     finally:
         signal.alarm(0)
-    return None
 
 
 def _write(job: Job, source: memoryview, out: BinaryIO) -> None:

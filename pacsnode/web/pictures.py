@@ -6,7 +6,6 @@ from typing import Final
 
 from pacsnode.archive.archive import Archive
 from pacsnode.archive.locate import Located
-from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.errors import CannotUnderstand, RequestRefused
 from pacsnode.pixels.job import Picturing, StateFile
 from pacsnode.pixels.pool import Transcoder
@@ -53,11 +52,7 @@ class Pictures:
             made = await self._transcoder.render(path, offset, located.transfer_syntax, picturing, coercion)
         except CannotUnderstand as error:
             raise RequestRefused(406, str(error)) from error
-        try:
-            pieces = self._archive.read_file(made.path, EXPLICIT_VR_LE, made.size)
-            return b"".join([piece async for piece in pieces])
-        finally:
-            await made.discard()
+        return await made.take()
 
     async def _state_file(self, state: Located | None) -> StateFile | None:
         if state is None:

@@ -119,6 +119,9 @@ async def _decoded(
     """Frames of a compressed object, uncompressed."""
     made = await _decode(facade, held, numbers)
     length = made.size // len(numbers)
+    if made.size <= ONE_HOP:
+        whole = memoryview(await made.take())
+        return [whole[start : start + length] for start in range(0, made.size, length)]
 
     async def pieces() -> AsyncIterator[Buffer]:
         try:
@@ -128,7 +131,7 @@ async def _decoded(
         finally:
             await made.discard()
 
-    return [frame async for frame in pieces()] if made.size <= ONE_HOP else pieces()
+    return pieces()
 
 
 async def _decode(facade: Facade, held: Held, numbers: Sequence[int]) -> Transcoded:

@@ -211,7 +211,8 @@ async def count_frames(facade: Facade, held: Held) -> int:
     """Number of Frames, 0 without pixel data."""
     if types_of(held) != IMAGE_TYPES or is_presentation_state(held):
         return 0
-    pixels = await facade.archive.in_file(held.located, facade.archive.frames.of)
+    frames = facade.archive.frames
+    pixels = frames.remembered(held.located.token) or await facade.archive.in_file(held.located, frames.of)
     return pixels.frames if pixels is not None else 0
 
 

@@ -18,6 +18,7 @@ from pacsnode.pixels.rendering.source import Values
 Gray = NDArray[np.uint8]
 
 _TABLE_LIMIT: Final = 2**20  # entries; beyond, computing each pixel is cheaper than the table
+_SHORT: Final = 2  # bytes of a value that is an index as it is
 _WHITE: Final = 255
 
 
@@ -65,8 +66,11 @@ def _through_table(stored: Values, level: Callable[[Values], Gray]) -> Gray:
     least, greatest = int(stored.min()), int(stored.max())
     if greatest - least >= min(_TABLE_LIMIT, max(stored.size, 256)):
         return level(stored)
-    table = level(np.arange(least, greatest + 1, dtype=np.int64))
-    return table[stored - least if least < 0 else stored.astype(np.int64) - least]
+    if stored.dtype.itemsize > _SHORT:
+        return level(np.arange(least, greatest + 1, dtype=np.int64))[stored.astype(np.int64) - least]
+    # The table begins with 0, negative values stand at its end, where numpy looks for them
+    positive, negative = np.arange(greatest + 1, dtype=np.int64), np.arange(min(least, 0), 0, dtype=np.int64)
+    return level(np.concatenate((positive, negative))).take(cast("NDArray[np.integer]", stored))
 
 
 def _ends(least: float, greatest: float, stored: Values, shown: Dataset) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """A stored object as rendering sees it: its attributes, and the stored values of its frames (PS3.5 8.1)."""
 
+from contextlib import suppress
 from io import BytesIO
 from typing import Final
 
@@ -30,6 +31,7 @@ Values = NDArray[np.integer] | NDArray[np.floating]
 
 _FLOATS: Final = {FLOAT_PIXEL_DATA: "f4", DOUBLE_FLOAT_PIXEL_DATA: "f8"}
 _FIRST_BULK: Final = 0x7FE00000
+_HEAD: Final = 64 * 1024  # bytes that hold the attributes of most objects
 
 
 class Source:
@@ -119,9 +121,18 @@ def _pixel_element(data_set: DataSet) -> Element | None:
 
 
 def _attributes(data: memoryview, implicit: bool, little_endian: bool) -> Dataset:
-    def is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return bool(tag >= _FIRST_BULK)
+    is_over = False
 
+    def is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal is_over
+        is_over = bool(tag >= _FIRST_BULK)
+        return is_over
+
+    if len(data) > _HEAD:  # else all the pixels would be copied
+        with suppress(Exception):  # what is cut off may look like anything
+            attributes = read_dataset(BytesIO(data[:_HEAD]), implicit, little_endian, stop_when=is_pixel_data)
+            if is_over:
+                return attributes
     return read_dataset(BytesIO(data), implicit, little_endian, stop_when=is_pixel_data)
 
 
