@@ -42,9 +42,10 @@ class MppsReporting:
         async with turn:
             waiting = await self._outbox.waiting(job.peer, step, reports=reports)
             if waiting:
-                await self._send(job.peer, waiting, reports)
+                await self._send(job, waiting, reports)
 
-    async def _send(self, title: str, waiting: list[Outgoing], reports: bool) -> None:
+    async def _send(self, job: Job, waiting: list[Outgoing], reports: bool) -> None:
+        title = job.peer
         peer = await self._room.workflow.peers.get(title)
         if peer is None:
             raise UnknownDestination(f"{title} is no peer")
@@ -57,9 +58,9 @@ class MppsReporting:
             timeouts=timeouts_of(settings.dimse),
         ) as user:
             for one in waiting:
-                await self._ask(user, title, one)
+                await self._ask(user, title, one, again=job.attempts > 1)
 
-    async def _ask(self, user: ServiceUser, title: str, one: Outgoing) -> None:
+    async def _ask(self, user: ServiceUser, title: str, one: Outgoing, *, again: bool) -> None:
         """Send one request; it is done with unless the peer may take it later."""
         reply = await _request(user, one)
         facts = {
@@ -68,7 +69,7 @@ class MppsReporting:
             "sop_instance": one.sop_instance,
             "status": f"{reply.status:04X}H",
         }
-        if not is_failure(reply.status) or _is_repeated(one, reply):
+        if not is_failure(reply.status) or _is_repeated(one, reply, again):
             self._log.info("mpps.reported", **facts)
         elif reply.status in _TRANSIENT and reply.error_id != _NO_LONGER_IN_PROGRESS:
             raise OutOfResources(f"{title} answers {one.command} with {reply.status:04X}H {reply.comment}")
@@ -86,6 +87,8 @@ async def _request(user: ServiceUser, one: Outgoing) -> Reply:
     return await user.n_set(MPPS, one.sop_instance, data_set)
 
 
-def _is_repeated(one: Outgoing, reply: Reply) -> bool:
-    """The peer had taken it before, and its response was lost."""
-    return one.command is Command.N_CREATE and reply.status == DUPLICATE_SOP_INSTANCE
+def _is_repeated(one: Outgoing, reply: Reply, again: bool) -> bool:
+    """The peer had taken it before, and its response was lost: with an earlier attempt, or with a crash."""
+    if one.command is Command.N_CREATE:
+        return reply.status == DUPLICATE_SOP_INSTANCE
+    return again and one.command is Command.N_SET and reply.error_id == _NO_LONGER_IN_PROGRESS

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from pacsnode.archive.archive import Archive
@@ -114,7 +115,7 @@ class Arrivals:
         async with self._database.transaction() as transaction:
             if new:
                 for consumer in self._stored:
-                    await _tell(transaction, consumer(transaction, new))
+                    await _tell(transaction, partial(consumer, transaction, new))
                 await self._note(transaction, new)
             await self._move(transaction, last)
         self._cursor = last
@@ -153,11 +154,11 @@ class Arrivals:
         if series:
             log.debug("series.completed", study=study, series=series)
             for of_series in self._series:
-                await _tell(transaction, of_series(transaction, study, series))
+                await _tell(transaction, partial(of_series, transaction, study, series))
         else:
             log.debug("study.stabilized", study=study)
             for of_study in self._study:
-                await _tell(transaction, of_study(transaction, study))
+                await _tell(transaction, partial(of_study, transaction, study))
 
     async def _forget(self) -> None:
         """Let the index forget what has been acted on."""
@@ -181,14 +182,14 @@ class Arrivals:
                 await self._news.wait()
 
 
-async def _tell(transaction: Transaction, telling: Awaitable[None]) -> None:
+async def _tell(transaction: Transaction, tell: Callable[[], Awaitable[None]]) -> None:
     """A consumer that fails over what came leaves no trace, and keeps it from nobody else.
 
     When the database fails, all fail and are told again.
     """
     await transaction.execute("SAVEPOINT consumer")
     try:
-        await telling
+        await tell()
     except (sqlite3.Error, OSError):
         raise
     except Exception:

@@ -58,6 +58,7 @@ class Database:
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
         self._turn = asyncio.Lock()
+        self._writing: asyncio.Task[object] | None = None  # the task whose transaction is open
 
     @classmethod
     async def open(cls, root: Path) -> Self:
@@ -83,8 +84,10 @@ class Database:
 
         `synced=False`: it outlives the process, but a power cut may take it back.
         """
+        self._refuse_within_a_transaction()
         async with self._turn:
             transaction = Transaction(self._connection)
+            self._writing = asyncio.current_task()
             try:
                 if not synced:
                     await self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -95,19 +98,29 @@ class Database:
                 await asyncio.shield(self._roll_back())
                 raise
             finally:
+                self._writing = None
                 if not synced:
                     await asyncio.shield(self._sync_again())
         for callback in transaction.committed:
             callback()
 
     async def fetch(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Rows of the last committed state, changes of other processes included."""
+        """Rows of the last committed state, changes of other processes included.
+
+        Inside a transaction it is Transaction.fetch that is meant: this one would wait for its end.
+        """
+        self._refuse_within_a_transaction()
         async with self._turn:
             return list(await self._connection.execute_fetchall(sql, parameters))
 
     async def version(self) -> int:
         """A number that differs when another process has changed the file since it was last asked for."""
         return int((await self.fetch("PRAGMA data_version"))[0][0])
+
+    def _refuse_within_a_transaction(self) -> None:
+        """Raise RuntimeError where waiting would be for ever."""
+        if self._writing is not None and self._writing is asyncio.current_task():
+            raise RuntimeError("inside a transaction, its own methods are to be used")
 
     async def _sync_again(self) -> None:
         await self._connection.execute("PRAGMA synchronous = FULL")

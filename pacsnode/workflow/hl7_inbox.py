@@ -28,6 +28,7 @@ from pacsnode.workflow.hl7_message import (
 )
 from pacsnode.workflow.orders import Orders
 from pacsnode.workflow.patient_events import MERGES, UPDATES, PatientEvents
+from pacsnode.workflow.patients import Patients
 from pacsnode.workflow.worklist import Worklist
 
 DAY: Final = 86_400.0  # seconds
@@ -58,10 +59,12 @@ class ReceivedMessage:
 class Hl7Inbox:
     """Takes messages, whoever brings them."""
 
-    def __init__(self, database: Database, worklist: Worklist, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, worklist: Worklist, patients: Patients, settings: Settings
+    ) -> None:
         self._database = database
         self._orders = Orders(worklist, settings.worklist.stations)
-        self._patients = PatientEvents(worklist)
+        self._patients = PatientEvents(worklist, patients)
         self._settings = settings.hl7
         self._log = structlog.get_logger()
 
@@ -76,7 +79,9 @@ class Hl7Inbox:
                     self._log.info("hl7.repeated", remote=remote, control_id=message.control_id)
                     return response
                 await self._carry_out(transaction, message)
-                return await self._answer(transaction, body, digest, remote, message, None)
+                response = await self._answer(transaction, body, digest, remote, message, None)
+            await self._patients.follow()
+            return response
         except MessageRefused as error:
             refusal = error
         except Exception as error:  # a bug of ours must not stop the feed
@@ -165,7 +170,13 @@ class Hl7Inbox:
         await transaction.execute(
             "UPDATE hl7_message SET answer = ?, response = ? WHERE id = ?", (answer, response, number)
         )
-        facts = {"remote": remote, "message": number, "kind": message.kind if message else ""}
+        facts = {
+            "remote": remote,
+            "message": number,
+            "sender": message.sender if message else "",
+            "control_id": message.control_id if message else "",
+            "kind": message.kind if message else "",
+        }
         if refusal is None:
             self._log.info("hl7.accepted", **facts)
         else:

@@ -1,6 +1,8 @@
 """Storage Commitment with pynetdicom as SCU and as SCP, and between two nodes (PS3.4 J)."""
 
 import asyncio
+import queue
+import resource
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from tests.support.dimse_n import SYNTAXES, Listener, asked, listening, referenc
 from tests.support.objects import made, object_path
 from tests.support.raw import CT_IMAGE
 from tests.support.sending import send_made
+from tests.support.service import Service
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -136,6 +139,37 @@ async def test_a_file_that_is_gone_is_not_committed_to(scene: tuple[Node, Listen
     assert await request(node, information(*STORED)) == 0x0000
     await eventually(lambda: modality.told, "the modality has its result")
     assert failures(modality.told[0].data) == {OBJECTS[0].sop: 0x0110}
+
+
+async def test_what_cannot_be_read_for_want_of_descriptors_has_a_reason_of_its_own(tmp_path: Path) -> None:
+    """0213H is no verdict on the object: asked again when there are descriptors, the node commits."""
+    told = information(*STORED)
+    async with await Service.start(tmp_path / "root", PACSNODE_COMMITMENT__GRACE="0") as service:
+        await send_made(service.port, OBJECTS)
+        pid = service.process.pid
+
+        def ask_twice(association: Association) -> list[Dataset]:
+            results: queue.Queue[Dataset] = queue.Queue()
+            association.bind(
+                evt.EVT_N_EVENT_REPORT, lambda e: (results.put(e.event_information), (0, None))[1]
+            )
+            usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free(pid), usual[1]))
+            assert action(association, told) == 0x0000
+            first = results.get(timeout=10)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+            assert action(association, told) == 0x0000
+            return [first, results.get(timeout=10)]
+
+        first, second = await asked(service.port, ask_twice, StorageCommitmentPushModel)
+    assert failures(first) == {one.sop: 0x0213 for one in OBJECTS}
+    assert committed(second) == sorted(one.sop for one in OBJECTS)
+
+
+def lowest_free(pid: int) -> int:
+    """The number that the next descriptor of a process will have."""
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in range(len(used) + 1) if number not in used)
 
 
 async def test_requests_that_say_too_little_are_refused(scene: tuple[Node, Listener]) -> None:

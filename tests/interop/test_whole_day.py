@@ -29,8 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 PLUGS = {
     "order sent": 20,  # not acknowledged
-    "step begun": 9,  # not answered
-    "object sent": 60,
+    "step begun": 18,  # the second half of a request has just left
+    "object sent": 150,  # in the middle of one, or behind it
     "result told": 25,  # the modality has it, and does not come to say so
     "availability told": 15,
 }
@@ -114,6 +114,8 @@ async def running(lives: Lives) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.gather(staying, return_exceptions=True)
         for service in lives.services:
             await service.__aexit__()
+        if name := os.environ.get("PACSNODE_TEST_KEEP_LOG"):
+            await asyncio.to_thread(Path(name).write_text, "".join(lives.lines))
 
 
 @dataclass
@@ -316,8 +318,6 @@ def the_books_of_the_node_agree(day: Day) -> None:
 
 def the_log_is_calm_and_discreet(day: Day) -> None:
     text = "".join(day.lives.lines)
-    if folder := os.environ.get("PACSNODE_TEST_KEEP_LOG"):
-        Path(folder, "whole-day.log").write_text(text)
     for secret in ("Vertraulich", "GEHEIM", "Anders^Ada", "19700102"):
         assert secret not in text
     serious = {(e["event"], e.get("status")) for e in day.lives.events if e["level"] not in ("info", "debug")}

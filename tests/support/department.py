@@ -25,6 +25,7 @@ from hl7.mllp import HL7StreamWriter, open_hl7_connection
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 from pynetdicom import AE, Association, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import (
     InstanceAvailabilityNotification,
     ModalityPerformedProcedureStep,
@@ -243,7 +244,8 @@ class Modality:
         self.repeated: set[str] = set()  # Transaction UIDs that were asked for more than once
         self.patients: dict[int, str] = {}
         self.port = 0
-        self._news = threading.Condition()
+        # On the association that it asks on:
+        self._has_result, self._result_answered = threading.Event(), threading.Event()
 
     @contextmanager
     def listening(self) -> Iterator[Modality]:
@@ -373,13 +375,9 @@ class Modality:
                 )[0]
             )
             if self.stays:
-                self.wait_for_result(made.transaction, 2.0)
+                self._result_answered.wait(2.0)  # and has the result, if it could be had so soon
 
         self._patiently(act, StorageCommitmentPushModel, moment="commitment asked for")
-
-    def wait_for_result(self, transaction: str, limit: float) -> bool:
-        with self._news:
-            return self._news.wait_for(lambda: transaction in {r.transaction for r in self.results}, limit)
 
     def _take(self, event: evt.Event) -> tuple[int, None]:
         told = event.event_information
@@ -388,10 +386,16 @@ class Modality:
             frozenset(one.ReferencedSOPInstanceUID for one in told.get(keyword, []))
             for keyword in ("ReferencedSOPSequence", "FailedSOPSequence")
         )
-        with self._news:
-            self.results.append(CommitmentResult(self.house.life, told.TransactionUID, committed, failed))
-            self._news.notify_all()
+        self.results.append(CommitmentResult(self.house.life, told.TransactionUID, committed, failed))
+        self._has_result.set()
         return 0x0000, None
+
+    def _sent(self, event: evt.Event, moment: str) -> None:
+        """A part of a request has left; or the answer to a result, after which the association may go."""
+        if isinstance(event.pdu, P_DATA_TF):
+            if self._has_result.is_set():
+                self._result_answered.set()
+            self.house.moment(moment)
 
     def _patiently(
         self,
@@ -418,10 +422,11 @@ class Modality:
     ) -> Result:
         ae = self._ae()
         ae.add_requested_context(sop_class, transfer_syntax or SYNTAXES)
-        handlers = [
-            (evt.EVT_N_EVENT_REPORT, self._take),
-            (evt.EVT_DIMSE_SENT, lambda _: self.house.moment(moment)),
-        ]
+        self._has_result.clear()
+        self._result_answered.clear()
+        handlers = [(evt.EVT_PDU_SENT, self._sent, [moment])]
+        if self.stays:
+            handlers.append((evt.EVT_N_EVENT_REPORT, self._take))
         association = ae.associate("127.0.0.1", self.house.dimse_port, evt_handlers=handlers)
         if not association.is_established:
             raise NoAnswer

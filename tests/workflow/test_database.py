@@ -79,3 +79,18 @@ async def test_what_another_process_writes_is_seen(database: Database, tmp_path:
         other.execute("INSERT INTO thing (name) VALUES ('theirs')")
     assert [row["name"] for row in await database.fetch("SELECT name FROM thing")] == ["theirs"]
     assert await database.version() != before
+
+
+async def test_what_would_wait_for_its_own_transaction_fails_at_once(database: Database) -> None:
+    async def nested() -> None:
+        async with database.transaction():
+            pass
+
+    async with database.transaction() as transaction:
+        await transaction.execute("INSERT INTO thing (name) VALUES ('here')")
+        for wrong in (database.fetch("SELECT 1"), nested()):
+            with pytest.raises(RuntimeError, match="inside a transaction"):
+                await wrong
+        other = asyncio.create_task(database.fetch("SELECT name FROM thing"))  # may wait: it is no part of it
+        await asyncio.sleep(0)
+    assert [row["name"] for row in await other] == ["here"]
