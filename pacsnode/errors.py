@@ -299,6 +299,10 @@ class MessageRefused(PacsnodeError):
         self.code, self.location, self.rejected = code, location, rejected
 
 
+class PatientRefused(PacsnodeError):
+    """An update or merge of a patient, or its undoing, that cannot be: into itself, in a circle."""
+
+
 class RequestRefused(PacsnodeError):
     """An HTTP request that is not answered as asked (PS3.18 8.5). The text is for the one who sent it."""
 

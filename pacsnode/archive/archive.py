@@ -204,6 +204,11 @@ class Archive:
         """Have commits up to `last` removed from `changes`: whoever acts on them has done so."""
         await self._writer.change(lambda index: index.forget_changes(last))
 
+    @property
+    def index(self) -> Path:
+        """The file of the index, to be read beside the archive."""
+        return self._layout.index
+
     async def coercion_of(self, located: Located) -> Coercion | None:
         """How an object is changed when it leaves; None when it goes as it is. Raises OutOfResources."""
         alias = await self.aliases.of(located) if located.coerced else None

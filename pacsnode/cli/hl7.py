@@ -71,6 +71,7 @@ async def _inbox(config: Path | None, storage: Path | None) -> "AsyncIterator[Hl
     from pacsnode.config import load
     from pacsnode.workflow.database import Database
     from pacsnode.workflow.hl7_inbox import Hl7Inbox
+    from pacsnode.workflow.patients import Patients
     from pacsnode.workflow.worklist import Worklist
 
     settings = load(config)
@@ -79,7 +80,8 @@ async def _inbox(config: Path | None, storage: Path | None) -> "AsyncIterator[Hl
         raise NoMessage(f"{root} is no data root")
     database = await Database.open(root)
     try:
-        yield Hl7Inbox(database, Worklist(database, settings.worklist), settings)
+        patients = Patients(database, root / "index.sqlite", settings.node.ae_title)
+        yield Hl7Inbox(database, Worklist(database, settings.worklist), patients, settings)
     finally:
         await database.close()
 

@@ -1,25 +1,29 @@
 """Changes of patients that HL7 tells: updates (ADT^A08, A31) and merges (ADT^A40) (IHE RAD-12).
 
-The worklist changes at once. What it means for the archive is journalled in `patient_event`, for
-workflow.patients to apply.
+The worklist changes at once; workflow.patients journals what it means for the archive.
 """
 
-import time
+import sqlite3
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Final
 
-from pydicom.filereader import read_dataset
+import structlog
 
 from pacsnode.dicom.element import Element
-from pacsnode.dicom.header import encoding_of
-from pacsnode.dicom.identifier import encode_item
-from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
-from pacsnode.errors import MessageRefused
+from pacsnode.dicom.patient import PATIENT_ATTRIBUTES
+from pacsnode.errors import MessageRefused, OperationError, PatientRefused
 from pacsnode.workflow.database import Transaction
 from pacsnode.workflow.hl7_mapping import PATIENT
-from pacsnode.workflow.hl7_message import REQUIRED_FIELD_MISSING, SEGMENT_SEQUENCE_ERROR, Message, Segment
+from pacsnode.workflow.hl7_message import (
+    REQUIRED_FIELD_MISSING,
+    SEGMENT_SEQUENCE_ERROR,
+    UNKNOWN_KEY,
+    Message,
+    Segment,
+)
 from pacsnode.workflow.hl7_reading import read, rows_of
+from pacsnode.workflow.patients import Patients
+from pacsnode.workflow.reconciled import Identity
 from pacsnode.workflow.worklist import Worklist
 from pacsnode.workflow.worklist_item import ISSUER_OF_PATIENT_ID, PATIENT_ID
 
@@ -27,22 +31,26 @@ from pacsnode.workflow.worklist_item import ISSUER_OF_PATIENT_ID, PATIENT_ID
 UPDATES: Final = frozenset({"A01", "A04", "A05", "A08", "A28", "A31"})
 MERGES: Final = frozenset({"A40"})
 _ROWS: Final = rows_of(PATIENT)
-_ENCODING: Final = encoding_of(EXPLICIT_VR_LE)
 
 
 class PatientEvents:
     """Carries changes of patients out on the worklist, and journals them."""
 
-    def __init__(self, worklist: Worklist) -> None:
+    def __init__(self, worklist: Worklist, patients: Patients) -> None:
         self._worklist = worklist
+        self._patients = patients
+        self._log = structlog.get_logger()
 
     async def update(self, transaction: Transaction, message: Message) -> None:
         """Raises MessageRefused."""
         for pid, others in _patients(message):
             elements = _attributes(message, pid, others)
-            patient_id, issuer = _key(elements)
-            await self._worklist.update_patient(transaction, patient_id, issuer, elements)
-            await _journal(transaction, message, "update", elements, ("", ""))
+            patient = _identity(elements)
+            await self._worklist.update_patient(transaction, *patient, elements)
+            try:
+                await self._patients.update(transaction, patient, _told(elements), _source(message))
+            except PatientRefused as error:
+                raise MessageRefused(str(error), UNKNOWN_KEY, "PID-3") from error
 
     async def merge(self, transaction: Transaction, message: Message) -> None:
         """The patient in MRG becomes the one in PID. Raises MessageRefused."""
@@ -51,9 +59,20 @@ class PatientEvents:
             if prior is None or not prior.text(1):
                 raise MessageRefused("no prior patient ID (MRG-1)", REQUIRED_FIELD_MISSING, "MRG-1")
             elements = _attributes(message, pid, others)
-            prior_id, prior_issuer = prior.text(1), prior.text(1, 4) or prior.text(1, 4, 2)
-            await self._worklist.update_patient(transaction, prior_id, prior_issuer, elements)
-            await _journal(transaction, message, "merge", elements, (prior_id, prior_issuer))
+            ended = Identity(prior.text(1), prior.text(1, 4) or prior.text(1, 4, 2))
+            patient = _identity(elements)
+            await self._worklist.update_patient(transaction, *ended, elements)
+            try:
+                await self._patients.merge(transaction, ended, patient, _told(elements), _source(message))
+            except PatientRefused as error:
+                raise MessageRefused(str(error), UNKNOWN_KEY, "MRG-1") from error
+
+    async def follow(self) -> None:
+        """Have the archive answer so before the sender hears of it; what fails is done later."""
+        try:
+            await self._patients.follow()
+        except (OperationError, sqlite3.Error) as error:
+            self._log.warning("patient.not_reconciled", reason=str(error))
 
 
 def _patients(message: Message) -> list[tuple[Segment, list[Segment]]]:
@@ -74,23 +93,25 @@ def _attributes(message: Message, pid: Segment, others: Sequence[Segment]) -> li
     for segment in others:
         segments.setdefault(segment.name, []).append(segment)
     elements = list(read(_ROWS, segments))
-    if not _key(elements)[0]:
+    if not _identity(elements).patient_id:
         raise MessageRefused("no patient ID (PID-3)", REQUIRED_FIELD_MISSING, "PID-3")
     return elements
 
 
-def _key(elements: Sequence[Element]) -> tuple[str, str]:
+def _identity(elements: Sequence[Element]) -> Identity:
     values = {element.tag: str(element.value) for element in elements}
-    return values.get(PATIENT_ID, ""), values.get(ISSUER_OF_PATIENT_ID, "")
+    return Identity(values.get(PATIENT_ID, ""), values.get(ISSUER_OF_PATIENT_ID, ""))
 
 
-async def _journal(
-    transaction: Transaction, message: Message, kind: str, elements: Sequence[Element], prior: tuple[str, str]
-) -> None:
-    data = encode_item(tuple(sorted(elements, key=lambda e: e.tag)), _ENCODING, "ISO_IR 192")
-    json = read_dataset(BytesIO(data), _ENCODING.implicit, _ENCODING.little_endian).to_json()
-    await transaction.execute(
-        "INSERT INTO patient_event (kind, patient_id, issuer_of_patient_id, prior_patient_id,"
-        " prior_issuer_of_patient_id, data, source, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (kind, *_key(elements), *prior, json, f"{message.kind} {message.control_id}", time.time()),
-    )
+def _told(elements: Sequence[Element]) -> dict[str, str]:
+    """What objects say of a patient too, by keyword."""
+    values = {element.tag: str(element.value) for element in elements}
+    return {
+        keyword: values[attribute.tag]
+        for keyword, attribute in PATIENT_ATTRIBUTES.items()
+        if attribute.tag in values
+    }
+
+
+def _source(message: Message) -> str:
+    return f"{message.kind} {message.control_id}"

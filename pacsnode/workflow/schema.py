@@ -16,10 +16,11 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
-REVISION: Final = "0004"  # the newest of migrations/versions; a test compares
+REVISION: Final = "0005"  # the newest of migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -166,10 +167,11 @@ hl7_message = Table(
 Index("hl7_message_digest", hl7_message.c.digest)
 Index("hl7_message_answer", hl7_message.c.answer, hl7_message.c.received_at)
 
-# Patients updated and merged, in the order they were told; `applied` when the archive has taken it over.
-# `data`: the attributes as DICOM JSON (PS3.18 F). `prior_patient_id` is of the patient that a merge ends.
-patient_event = Table(
-    "patient_event",
+# Patients updated and merged, in the order it was told. `attributes`: a JSON object by keyword, as told.
+# `changes`: what became of each received identity, with what it was before. `prior_patient_id` is of the
+# patient that a merge ends.
+reconciliation = Table(
+    "reconciliation",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("kind", Text, nullable=False),
@@ -177,14 +179,39 @@ patient_event = Table(
     Column("issuer_of_patient_id", Text, nullable=False),
     Column("prior_patient_id", Text, nullable=False),
     Column("prior_issuer_of_patient_id", Text, nullable=False),
-    Column("data", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("changes", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("at", Float, nullable=False),
-    Column("applied", Float),
-    CheckConstraint("kind IN ('update', 'merge')", name="patient_event_kind"),
+    Column("undoes", Integer),
+    Column("undone_by", Integer),
+    CheckConstraint("kind IN ('update', 'merge', 'undo')", name="reconciliation_kind"),
     sqlite_autoincrement=True,
 )
-Index("patient_event_open", patient_event.c.id, sqlite_where=text("applied IS NULL"))
+for _name in ("patient_id", "prior_patient_id"):
+    Index(f"reconciliation_{_name}", reconciliation.c[_name])
+
+# What is to be said of the patient that objects name by this ID and issuer, {} for what they say. A row that
+# changes gets another number. `current_*`: the ID and issuer they get. `decided_by`, `sequence`: the
+# reconciliation by which it is so, and the last one that wrote it; they differ where one was undone.
+reconciled_patient = Table(
+    "reconciled_patient",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("current_patient_id", Text, nullable=False),
+    Column("current_issuer_of_patient_id", Text, nullable=False),
+    Column("system", Text, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    Column("decided_by", Integer, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    UniqueConstraint("patient_id", "issuer_of_patient_id", name="uq_reconciled_patient"),
+    sqlite_autoincrement=True,
+)
+Index("reconciled_patient_current", reconciled_patient.c.current_patient_id)
+Index("reconciled_patient_sequence", reconciled_patient.c.sequence)
 
 # Modality Performed Procedure Steps (PS3.4 F). `data`: the attributes, Explicit VR Little Endian in UTF-8.
 mpps = Table(

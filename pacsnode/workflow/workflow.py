@@ -1,12 +1,14 @@
 """Workflow: the room's only public face, as Archive is the archive's."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Self
 
 from pacsnode.archive.archive import Archive
 from pacsnode.config import Settings
+from pacsnode.errors import ArchiveError, OperationError
 from pacsnode.log import get_logger
 from pacsnode.workflow.arrivals import Arrivals
 from pacsnode.workflow.commitment import Commitments
@@ -19,6 +21,7 @@ from pacsnode.workflow.ledger import Ledger
 from pacsnode.workflow.mpps import PerformedStep, PerformedSteps, StepEvent
 from pacsnode.workflow.mpps_completeness import Completeness
 from pacsnode.workflow.mpps_outbox import Outbox
+from pacsnode.workflow.patients import Patients
 from pacsnode.workflow.peers import Peers
 from pacsnode.workflow.runner import Runner
 from pacsnode.workflow.worklist import Worklist
@@ -52,7 +55,8 @@ class Workflow:
         self.commitments = Commitments(
             database, self.jobs, archive, settings.node.ae_title, settings.jobs.keep_finished
         )
-        self.hl7 = Hl7Inbox(database, self.worklist, settings)
+        self.patients = Patients(database, archive.index, settings.node.ae_title, archive)
+        self.hl7 = Hl7Inbox(database, self.worklist, self.patients, settings)
         interval = settings.worklist.folder_interval
         self._worklist_folder = WorklistFolder(database, self.worklist, root, interval)
         self._archive = archive
@@ -64,7 +68,13 @@ class Workflow:
     async def open(cls, root: Path, archive: Archive, settings: Settings) -> Self:
         """Open the state in a data root. Raises ArchiveError."""
         database = await Database.open(root)
-        return cls(database, archive, settings, root, await asyncio.to_thread(_ledger, root))
+        workflow = cls(database, archive, settings, root, await asyncio.to_thread(_ledger, root))
+        try:
+            await workflow.patients.follow()  # before anybody asks: the index may be a new one
+        except (OperationError, sqlite3.Error) as error:
+            await workflow.close()
+            raise ArchiveError(f"the index cannot follow the patients: {error}") from error
+        return workflow
 
     def attend(self, run: Callable[[], Awaitable[None]]) -> None:
         """Have `run`, which does not end by itself, run between start() and stop() too."""
@@ -80,6 +90,7 @@ class Workflow:
             self.worklist.run,
             self._worklist_folder.run,
             self.hl7.run,
+            self.patients.run,
             *self._attended,
         ):
             self._running.append(asyncio.create_task(_forever(run)))

@@ -1,7 +1,7 @@
 """What HL7 messages do to the worklist, and how they are answered (IHE RAD-4, RAD-12, RAD-13)."""
 
 import asyncio
-import json
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -10,6 +10,7 @@ from pydicom import Dataset
 from pacsnode.config import Settings
 from pacsnode.workflow.database import Database
 from pacsnode.workflow.hl7_inbox import DAY, Hl7Inbox
+from pacsnode.workflow.patients import Patients
 from pacsnode.workflow.worklist import Worklist
 from tests.support.hl7 import adt, message, msh, omi, orm
 from tests.support.worklist import data_set_of
@@ -18,11 +19,12 @@ from tests.support.worklist import data_set_of
 class Scene:
     """An inbox on a worklist; stations as an administrator would name them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, root: Path) -> None:
         settings = Settings.model_validate({"worklist": {"stations": ["CT = CT1/CT2"]}})
         self.database = database
         self.worklist = Worklist(database, settings.worklist)
-        self.inbox = Hl7Inbox(database, self.worklist, settings)
+        self.patients = Patients(database, root / "index.sqlite", "PACSNODE")
+        self.inbox = Hl7Inbox(database, self.worklist, self.patients, settings)
 
     async def send(self, text: str | bytes, codec: str = "utf_8") -> dict[str, list[str]]:
         """The segments of the acknowledgement, by name, split into fields."""
@@ -41,8 +43,8 @@ class Scene:
 
 
 @pytest_asyncio.fixture
-async def scene(opened: Database) -> Scene:
-    return Scene(opened)
+async def scene(opened: Database, tmp_path: Path) -> Scene:
+    return Scene(opened, tmp_path)
 
 
 async def test_orm_is_a_complete_item(scene: Scene) -> None:
@@ -175,7 +177,7 @@ async def test_the_same_message_twice_at_once_is_done_once(scene: Scene) -> None
     body = adt("A40", "m1", "PID|||P9^^^HOSP||Right^Name", "MRG|P1^^^HOSP").encode()
     first, second = await asyncio.gather(*(scene.inbox.receive(body, "x") for _ in range(2)))
     assert first == second
-    assert len(await scene.database.fetch("SELECT * FROM patient_event")) == 1
+    assert len(await scene.patients.history()) == 1
 
 
 async def test_a_control_id_used_again_is_harmless(scene: Scene) -> None:
@@ -326,10 +328,15 @@ async def test_an_update_of_a_patient_changes_items_and_is_journalled(scene: Sce
     first, second = await scene.data_sets()
     assert (first.PatientName, first.PatientBirthDate, first.PatientSex) == ("Neu^Näme", "19700103", "")
     assert second.PatientName == "Patient^Number2"
-    (row,) = await scene.database.fetch("SELECT * FROM patient_event")
-    assert (row["kind"], row["patient_id"], row["issuer_of_patient_id"]) == ("update", "P1", "HOSP")
-    assert (row["applied"], row["source"]) == (None, f"ADT^{event} u1")
-    assert Dataset.from_json(json.loads(row["data"])).PatientName == "Neu^Näme"
+    (entry,) = await scene.patients.history()
+    assert (entry.kind, entry.patient, entry.source) == ("update", ("P1", "HOSP"), f"ADT^{event} u1")
+    assert entry.attributes == {
+        "PatientName": "Neu^Näme",
+        "PatientBirthDate": "19700103",
+        "PatientSex": "",
+    }
+    await scene.code(adt(event, "u2", 'PID|||P1^^^HOSP||Neu^Näme||19700103|""|'))
+    assert len(await scene.patients.history()) == 1, "nothing new"
 
 
 async def test_a_merge_gives_items_to_the_other_patient_and_is_journalled(scene: Scene) -> None:
@@ -338,7 +345,42 @@ async def test_a_merge_gives_items_to_the_other_patient_and_is_journalled(scene:
     assert await scene.code(merge) == "AA"
     (data_set,) = await scene.data_sets()
     assert (data_set.PatientID, data_set.PatientName) == ("P9", "Right^Name")
-    (row,) = await scene.database.fetch("SELECT * FROM patient_event")
-    assert (row["kind"], row["patient_id"], row["prior_patient_id"]) == ("merge", "P9", "P1")
+    (entry,) = await scene.patients.history()
+    assert (entry.kind, entry.patient, entry.prior) == ("merge", ("P9", "HOSP"), ("P1", "HOSP"))
     assert await scene.inbox.receive(merge.encode(), "x")
-    assert len(await scene.database.fetch("SELECT * FROM patient_event")) == 1
+    assert await scene.code(merge.replace("m1", "m2")) == "AA"
+    assert len(await scene.patients.history()) == 1, "nothing new"
+
+
+@pytest.mark.parametrize(
+    ("message", "location"),
+    [
+        (adt("A40", "1", "PID|||P9^^^HOSP", "MRG|P9^^^HOSP"), "MRG^1"),
+        (adt("A40", "2", "PID|||P9^^^HOSP", "MRG|P9"), "MRG^1"),
+        (adt("A40", "3", "PID|||P1^^^HOSP", "MRG|P9^^^HOSP"), "MRG^1"),
+        (adt("A40", "4", "PID|||P7^^^HOSP", "MRG|P1^^^HOSP"), "MRG^1"),
+        (adt("A08", "5", "PID|||P1^^^HOSP||Late^News"), "PID^1"),
+        (adt("A40", "6", "PID|||P9^^^HOSP", "MRG|"), "MRG^1"),
+        (adt("A40", "7", "PID|||||Nobody", "MRG|P1"), "PID^1"),
+    ],
+    ids=[
+        "itself",
+        "itself, no issuer",
+        "in a circle",
+        "gone already",
+        "update of one gone",
+        "no MRG-1",
+        "no ID",
+    ],
+)
+async def test_a_merge_that_cannot_be_is_refused_and_changes_nothing(
+    scene: Scene, message: str, location: str
+) -> None:
+    await scene.code(orm())
+    assert await scene.code(adt("A40", "m1", "PID|||P9^^^HOSP", "MRG|P1^^^HOSP")) == "AA"
+    before = await scene.data_sets()
+    acknowledgement = await scene.send(message)
+    assert acknowledgement["MSA"][1] == "AE"
+    assert acknowledgement["ERR"][2].startswith(location)
+    assert await scene.data_sets() == before
+    assert len(await scene.patients.history()) == 1
