@@ -111,12 +111,20 @@ async def test_a_peer_that_reads_nothing_and_aborts_is_let_go(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "LINGER", 0.2)
-    items = (made(1, study=number, PatientComments="x" * 10_000) for number in range(1, 1001))
-    await send_made(node.dimse_port, items)
+    first = made(1, ImageComments="x" * 10_000)
+    items = (made(number, ImageComments="x" * 10_000) for number in range(2, 1001))
+    await send_made(node.dimse_port, [first, *items])
+    everything = identifier(
+        "IMAGE",
+        StudyInstanceUID=first.study,
+        SeriesInstanceUID=first.series,
+        SOPInstanceUID="",
+        ImageComments="",
+    )
     before = Holdings.now()
     async with await RawPeer.associated(node.dimse_port, FIND) as peer:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        peer.send(find_message(1, 1, STUDY_ROOT_FIND, EVERYTHING))
+        peer.send(find_message(1, 1, STUDY_ROOT_FIND, everything))
         await peer.flushed()
         await eventually(holds_responses, "the node waits for the peer to read")
         peer.send(abort())
