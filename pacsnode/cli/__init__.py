@@ -21,6 +21,7 @@ from pacsnode.cli import (
     jobs,
     move,
     mpps,
+    patient,
     peers,
     serve,
     store,
@@ -72,6 +73,7 @@ def application() -> typer.Typer:
     app.add_typer(worklist.group(), name="worklist", rich_help_panel=here)
     app.add_typer(hl7.group(), name="hl7", rich_help_panel=here)
     app.add_typer(mpps.group(), name="mpps", rich_help_panel=here)
+    app.add_typer(patient.group(), name="patient", rich_help_panel=here)
     app.add_typer(commitments.group(), name="commitments", rich_help_panel=here)
     app.add_typer(jobs.group(), name="jobs", rich_help_panel=here)
     app.add_typer(peers.group(), name="peers", rich_help_panel=here)

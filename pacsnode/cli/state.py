@@ -18,13 +18,13 @@ DataRoot = Annotated[
 
 
 def data_root(config: Path | None, storage: Path | None) -> Path:
-    """The data root that is meant. Raises ConfigurationError when there is none."""
+    """The data root that is meant. Raises ConfigurationError when it is none: no command here makes one."""
     from pacsnode.config import load
     from pacsnode.errors import ConfigurationError
 
     root = storage or load(config).node.storage
-    if not root.is_dir():
-        raise ConfigurationError(f"{root} is no folder: --storage names the data root of the node")
+    if not (root / "index.sqlite").is_file():
+        raise ConfigurationError(f"{root} is no data root (--storage): no node has been started on it")
     return root
 
 
@@ -38,6 +38,20 @@ async def opened(root: Path) -> AsyncIterator["Database"]:
         yield database
     finally:
         await database.close()
+
+
+def is_in_use(root: Path) -> bool:
+    """Whether a node runs on a data root."""
+    from pacsnode.archive.files import Lock
+    from pacsnode.errors import ArchiveError
+
+    lock = Lock(root)
+    try:
+        lock.acquire()
+    except ArchiveError:
+        return True
+    lock.release()
+    return False
 
 
 def moment(seconds: float | None) -> str:

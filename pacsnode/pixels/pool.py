@@ -123,10 +123,15 @@ class Transcoder:
         return await self._make(source, data_offset, stored, Reduction(target), target, coercion)
 
     async def deidentify(
-        self, source: Path, data_offset: int, stored: UID, task: Deidentification
+        self,
+        source: Path,
+        data_offset: int,
+        stored: UID,
+        task: Deidentification,
+        coercion: Coercion | None = None,
     ) -> Transcoded:
         """Leave out what identifies the patient. Raises CannotDeidentify, and as transcode()."""
-        return await self._make(source, data_offset, stored, task, task.target)
+        return await self._make(source, data_offset, stored, task, task.target, coercion)
 
     async def decode_frames(self, source: Path, stored: UID, decoding: Decoding) -> Transcoded:
         """Decode frames, one behind the other; see decode.py. Raises as transcode()."""

@@ -27,7 +27,8 @@ async def answer_deidentified(facade: Facade, request: Request, planned: Planned
         return unchanged
     path, offset = await facade.archive.file_of(located)
     task = Deidentification(planned.syntax, key)
-    made = await facade.transcoder.deidentify(path, offset, located.transfer_syntax, task)
+    coercion = await facade.archive.coercion_of(located)  # a patient that was merged has one pseudonym
+    made = await facade.transcoder.deidentify(path, offset, located.transfer_syntax, task, coercion)
     meta = file_meta(located.sop_class, sop_instance, planned.syntax, facade.settings.node.ae_title)
     fields = [("content-type", DICOM), ("content-location", location)]
     return single(request, MadeFile(facade.archive, made, meta), fields, etag).then(made.discard)

@@ -8,6 +8,7 @@ rebuilt index follows from the beginning.
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,10 @@ class Patients:
         self._log = structlog.get_logger()
 
     # Deciding
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction for one decision; see Database.transaction."""
+        return self._database.transaction()
 
     async def update(
         self, transaction: Transaction, patient: Identity, told: Mapping[str, str], source: str
