@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
 from pacsnode.errors import PacsnodeError
-from pacsnode.web import bulkdata, frames, metadata, qido, rendered, stow, wado, wado_uri
+from pacsnode.web import bulkdata, capabilities, frames, metadata, qido, rendered, stow, wado, wado_uri
 from pacsnode.web.facade import Facade
 from pacsnode.web.front import Cors, Front
 from pacsnode.web.problem import answer_error
@@ -31,6 +31,7 @@ ROUTE_GROUPS: Final[tuple[Callable[[Facade], list[BaseRoute]], ...]] = (
     stow.routes,
     qido.routes,
     wado_uri.routes,
+    capabilities.routes,
 )
 
 

@@ -32,9 +32,9 @@ THUMBNAIL_TYPES: Final = ("image/jpeg", "image/png", "image/gif")
 ANIMATED: Final = "image/gif"
 
 _REPORTS: Final = "1.2.840.10008.5.1.4.1.1.88."  # how the SOP Classes of Structured Reports begin
-_TEXT_TYPES: Final = ("text/html", "text/plain")
+TEXT_TYPES: Final = ("text/html", "text/plain")
 _PDF: Final = "application/pdf"
-_DOCUMENT_TYPES: Final = {
+DOCUMENT_TYPES: Final = {
     "1.2.840.10008.5.1.4.1.1.104.1": (_PDF, *IMAGE_TYPES),
     "1.2.840.10008.5.1.4.1.1.104.2": ("text/xml",),
     "1.2.840.10008.5.1.4.1.1.104.3": ("model/stl",),
@@ -87,10 +87,10 @@ def types_of(held: Held) -> tuple[str, ...]:
     """The Rendered Media Types of an object, the default first (Table 8.7.4-1)."""
     sop_class = held.located.sop_class
     if sop_class.startswith(_REPORTS):
-        return _TEXT_TYPES
+        return TEXT_TYPES
     if held.located.transfer_syntax in VIDEO:
         return (media_type_of(held.located.transfer_syntax),)
-    return _DOCUMENT_TYPES.get(sop_class, IMAGE_TYPES)
+    return DOCUMENT_TYPES.get(sop_class, IMAGE_TYPES)
 
 
 def representative(found: Sequence[Held]) -> Held:
