@@ -2,22 +2,24 @@
 
 The one reader of Archive.changes. Consumers write in the transaction that moves the cursor on, so what has
 been read and what was done about it agree whatever crashes. Arrivals are taken some hundred at a time, a few
-times a second: a C-STORE waits for none of this.
+times a second: a C-STORE waits for none of this. Where nobody asks for single objects, the series that have
+grown are read once a second instead, a row each: that is the usual node, and objects come by the thousand.
 
 A power cut may take the last commits from the index; the objects are there, and are committed again under
-the same tokens. The cursor then goes back with the index, and what was acted on before is left out.
+the same tokens. The cursor then goes back with the index, and what was acted on before is left out; those
+who are told of series only, and said that this does no harm, are told again.
 """
 
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from pacsnode.archive.archive import Archive
-from pacsnode.archive.changes import Arrived
+from pacsnode.archive.changes import Arrived, Grown
 from pacsnode.config import Workflow as WorkflowSettings
 from pacsnode.dicom.uid import UID
 from pacsnode.log import get_logger
@@ -26,13 +28,15 @@ from pacsnode.workflow.database import Database, Transaction
 log = get_logger()
 
 StoredConsumer = Callable[[Transaction, Sequence[Arrived]], Awaitable[None]]
+GrowthConsumer = Callable[[Transaction, Sequence[Grown]], Awaitable[None]]
 SeriesConsumer = Callable[[Transaction, UID, UID], Awaitable[None]]
 StudyConsumer = Callable[[Transaction, UID], Awaitable[None]]
 
 PACE: Final = 0.25  # seconds at least between two rounds of transactions
+SERIES_PACE: Final = 1.0  # seconds, while series are read only
 IDLE_PACE: Final = 5.0  # seconds, while nobody wants to know
 QUIET_AT_ONCE: Final = 200  # series and studies told of in one transaction
-FORGET_AFTER: Final = 1000  # commits the index has to note for us
+FORGET_AFTER: Final = 5000  # commits the index has to note for us
 REMEMBERED: Final = 50_000  # tokens; the index makes its commits durable every few seconds
 
 _NOTE = "INSERT OR REPLACE INTO arriving (study, series, last_at) VALUES (?, ?, ?)"
@@ -52,8 +56,10 @@ class Arrivals:
         self._archive = archive
         self._settings = settings
         self._stored: list[StoredConsumer] = []
+        self._growth: list[GrowthConsumer] = []
         self._series: list[SeriesConsumer] = []
         self._study: list[StudyConsumer] = []
+        self._exactly_once = False
         self._news = asyncio.Event()
         self._cursor = 0
         self._forgotten = 0
@@ -64,19 +70,29 @@ class Arrivals:
     def on_stored(self, consumer: StoredConsumer) -> None:
         """Have `consumer` called with instances in the order of their commits."""
         self._stored.append(consumer)
+        self._exactly_once = True
+
+    def on_series_grown(self, consumer: GrowthConsumer) -> None:
+        """Have `consumer` called with series that got instances; it may hear of the same ones twice."""
+        self._growth.append(consumer)
 
     def on_series_complete(self, consumer: SeriesConsumer) -> None:
         """Have `consumer` called when no object has come to a series for a while; again after later ones."""
         self._series.append(consumer)
+        self._exactly_once = True
 
-    def on_study_stable(self, consumer: StudyConsumer) -> None:
-        """Have `consumer` called when no object has come to a study for a while; again after later ones."""
+    def on_study_stable(self, consumer: StudyConsumer, *, once: bool = True) -> None:
+        """Have `consumer` called when no object has come to a study for a while; again after later ones.
+
+        `once`: objects that come again after a power cut are no later ones.
+        """
         self._study.append(consumer)
+        self._exactly_once |= once
 
     async def run(self) -> None:
         """Act on what arrives until cancelled, beginning with what nobody has acted on yet."""
         await self._begin()
-        pace = PACE if self._stored or self._series or self._study else IDLE_PACE
+        pace = PACE if self._exactly_once else SERIES_PACE if self._listens else IDLE_PACE
         while True:
             self._news.clear()
             await self._catch_up()
@@ -97,17 +113,22 @@ class Arrivals:
             # Quiet is what is heard: a modality that found nobody here goes on when the node is up again.
             await transaction.execute("UPDATE arriving SET last_at = ?", (time.time(),))
 
+    @property
+    def _listens(self) -> bool:
+        return self._exactly_once or bool(self._growth or self._study)
+
     async def _catch_up(self) -> None:
-        if not (self._stored or self._series or self._study):
-            newest = await self._archive.changes.newest()
+        changes = self._archive.changes
+        if not self._listens:
+            newest = await changes.newest()
             if newest != self._cursor:
                 await self._act([], newest)
-            return
-        while True:
-            arrived, last = await self._archive.changes.after(self._cursor)
-            if last == self._cursor:
-                return
-            await self._act(arrived, last)
+        elif self._exactly_once:
+            while (read := await changes.after(self._cursor))[1] != self._cursor:
+                await self._act(*read)
+        else:
+            while (grown := await changes.grown_after(self._cursor))[1] != self._cursor:
+                await self._act_on_series(*grown)
 
     async def _act(self, arrived: Sequence[Arrived], last: int) -> None:
         """Tell the consumers, and move on, together."""
@@ -116,21 +137,34 @@ class Arrivals:
             if new:
                 for consumer in self._stored:
                     await _tell(transaction, partial(consumer, transaction, new))
-                await self._note(transaction, new)
+                await self._note_tokens(transaction, new)
+                await self._note(transaction, {Grown(one.series, one.study, one.modality) for one in new})
+            await self._move(transaction, last)
+        self._cursor = last
+
+    async def _act_on_series(self, grown: Sequence[Grown], last: int) -> None:
+        """Tell of series only. Unsynced: what a power cut takes back is read again."""
+        async with self._database.transaction(synced=False) as transaction:
+            await self._note(transaction, grown)
             await self._move(transaction, last)
         self._cursor = last
 
     async def _move(self, transaction: Transaction, cursor: int) -> None:
         await transaction.execute("INSERT OR REPLACE INTO cursor (id, sequence) VALUES (1, ?)", (cursor,))
 
-    async def _note(self, transaction: Transaction, arrived: Sequence[Arrived]) -> None:
+    async def _note(self, transaction: Transaction, grown: Collection[Grown]) -> None:
+        """Tell of series that have grown, and note that they are not quiet, nor their studies."""
+        for consumer in self._growth if grown else ():
+            await _tell(transaction, partial(consumer, transaction, list(grown)))
         now = time.time()
         entities: set[tuple[str, str]] = set()
         if self._series:
-            entities |= {(one.study, one.series) for one in arrived}
+            entities |= {(one.study, one.series) for one in grown}
         if self._study:
-            entities |= {(one.study, "") for one in arrived}
+            entities |= {(one.study, "") for one in grown}
         await transaction.execute_many(_NOTE, [(*entity, now) for entity in entities])
+
+    async def _note_tokens(self, transaction: Transaction, arrived: Sequence[Arrived]) -> None:
         await transaction.execute_many(
             "INSERT OR REPLACE INTO acted_on (token, sop_instance) VALUES (?, ?)",
             [(one.token, one.sop_instance) for one in arrived],

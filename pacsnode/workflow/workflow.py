@@ -46,12 +46,14 @@ class Workflow:
         self._runner = Runner(database, self.jobs, settings.jobs)
         self.arrivals = Arrivals(database, archive, settings.workflow)
         self.worklist = Worklist(database, settings.worklist)
-        self.arrivals.on_stored(self.worklist.arrived)
+        self.arrivals.on_series_grown(self.worklist.arrived)
         self.mpps_outbox = Outbox(database, self.jobs)
         self.mpps = PerformedSteps(database, self.mpps_outbox, settings.mpps)
         self.mpps.on_change(self._move_worklist)
-        self.arrivals.on_study_stable(Completeness(archive.lookup).check)
-        self.commitment_requests = CommitmentRequests(database, self.jobs, settings.node.ae_title)
+        self.arrivals.on_study_stable(Completeness(archive.lookup).check, once=False)
+        self.commitment_requests = CommitmentRequests(
+            database, self.jobs, settings.node.ae_title, settings.commitment.answer_within
+        )
         self.commitments = Commitments(
             database, self.jobs, archive, settings.node.ae_title, settings.jobs.keep_finished
         )

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from pacsnode.archive.changes import Arrived
+from pacsnode.archive.changes import Grown
 from pacsnode.config import Worklist as WorklistSettings
 from pacsnode.dicom.element import Element
 from pacsnode.workflow.database import Database, Row, Transaction, Value
@@ -133,9 +133,9 @@ class Worklist:
         event = StepEvent.DISCONTINUED if discontinued else StepEvent.COMPLETED
         return await self.move(transaction, rows, event)
 
-    async def arrived(self, transaction: Transaction, instances: Sequence[Arrived]) -> None:
+    async def arrived(self, transaction: Transaction, grown: Sequence[Grown]) -> None:
         """Objects have been stored: they end the steps of their study and modality that had no MPPS."""
-        for study, modality in {(instance.study, instance.modality) for instance in instances}:
+        for study, modality in {(series.study, series.modality) for series in grown}:
             rows = await transaction.fetch(
                 "SELECT * FROM worklist_item"
                 " WHERE study_instance_uid = ? AND modality = ? AND arrived_at IS NULL",

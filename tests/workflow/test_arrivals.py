@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pacsnode.archive.archive import Archive, ArchiveOptions
-from pacsnode.archive.changes import Arrived
+from pacsnode.archive.changes import Arrived, Grown
 from pacsnode.config import Workflow as WorkflowSettings
 from pacsnode.dicom.uid import UID
 from pacsnode.workflow import arrivals as module
@@ -183,6 +183,42 @@ async def test_the_cursor_moves_and_the_index_forgets_without_consumers(
             for number in range(1, 6):
                 await store(archive, made(number))
             await eventually(lambda: noted() < 2, "the index has forgotten")
+    finally:
+        await database.close()
+        await archive.close()
+
+
+async def test_who_asks_for_series_only_is_told_of_series_only(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SERIES_PACE", 0.02)
+    archive = await Archive.open(root, ArchiveOptions(reserve=0, workers=1, readers=2))
+    database = await Database.open(root)
+    grown: list[Grown] = []
+    stable: list[str] = []
+
+    async def grow(_: Transaction, series: Sequence[Grown]) -> None:
+        grown.extend(series)
+
+    async def settle(_: Transaction, study: UID) -> None:
+        stable.append(study)
+
+    arrivals = Arrivals(database, archive, SETTINGS)
+    arrivals.on_series_grown(grow)
+    arrivals.on_study_stable(settle, once=False)
+    items = [*(made(number, series=1) for number in range(1, 5)), made(1, series=2)]
+    try:
+        for item in items:
+            await store(archive, item)
+        async with running(arrivals.run()):
+            await eventually(lambda: grown, "it is told")
+            assert sorted(one.series for one in grown) == sorted({item.series for item in items})
+            assert {(one.study, one.modality) for one in grown} == {(items[0].study, "CT")}
+            await eventually(lambda: stable == [items[0].study], "and when it is quiet")
+            await store(archive, made(9, series=2))
+            await eventually(lambda: len(grown) == 3, "of more")
+            assert grown[2].series == items[-1].series
+            assert not await database.fetch("SELECT * FROM acted_on"), "no object is looked at"
     finally:
         await database.close()
         await archive.close()

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from pacsnode.archive.changes import Arrived
+from pacsnode.archive.changes import Grown
 from pacsnode.config import Worklist as WorklistSettings
 from pacsnode.dicom.element import Element
 from pacsnode.dicom.query import RequestedKey
@@ -65,9 +65,8 @@ async def finished(worklist: Worklist, opened: Database, *, discontinued: bool =
 
 
 async def arrive(worklist: Worklist, opened: Database, modality: str = "CT") -> None:
-    instance = Arrived(1, 1, UID("1.2"), UID("1.3"), UID("1.4"), UID(STUDY), modality, "CT1", UID("1.5"), 0.0)
     async with opened.transaction() as transaction:
-        await worklist.arrived(transaction, [instance])
+        await worklist.arrived(transaction, [Grown(UID("1.4"), UID(STUDY), modality)])
 
 
 def test_every_state_and_event_has_one_outcome() -> None:
@@ -135,10 +134,7 @@ async def test_the_rule_takes_items_off_the_answers(
         for study in ("1.2.840.1", "1.2.840.2"):
             await worklist.step_started(transaction, study_uid=study)
         await worklist.step_finished(transaction, study_uid="1.2.840.2")
-        instance = Arrived(
-            1, 1, UID("1.2"), UID("1.3"), UID("1.4"), UID("1.2.840.3"), "CT", "X", UID("1.5"), 0.0
-        )
-        await worklist.arrived(transaction, [instance])
+        await worklist.arrived(transaction, [Grown(UID("1.4"), UID("1.2.840.3"), "CT")])
     assert await answered(worklist) == left
 
 
