@@ -1,19 +1,24 @@
 """Metadata of series as DICOM JSON, made ahead of time and kept (PS3.18 10.4.1.1.2).
 
-It is made when nothing has arrived for a while. A series is kept as parts of about a megabyte of JSON,
+It is made when nothing has arrived for a while, of the headers in the index and of files where those are not
+enough. A series is kept as parts of about a megabyte of JSON,
 compressed, with the version of the series they were made of: how many instances, their numbers and sizes.
 What is asked for before it was made, or has changed since, is made then. The thread that makes metadata works
 a few milliseconds at a time, and not while objects arrive.
 """
 
 import asyncio
+import json
 import sqlite3
 import time
 import zlib
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 
@@ -21,6 +26,7 @@ from pacsnode.archive.aliases import Aliases
 from pacsnode.archive.coerced_json import coerced_json
 from pacsnode.archive.derived import Derived
 from pacsnode.archive.files import Layout
+from pacsnode.archive.header_json import header_json
 from pacsnode.archive.locate import Located
 from pacsnode.archive.lookup import Held, Lookup
 from pacsnode.archive.object_json import announce, object_json
@@ -36,6 +42,7 @@ QUIET: Final = 1.5  # seconds without an arrival before a series is taken to be 
 PART: Final = 2**20  # bytes of JSON
 FAST, SMALL = 1, 6  # levels of zlib: while somebody waits, and when nobody does
 SLICE: Final = 0.005  # seconds of work between two rests, in the background
+KNOWN_AHEAD: Final = 500  # headers fetched at once; one is a KB or two
 READ_AHEAD: Final = 32  # files asked of the disk at once; objects were written past the page cache
 OVERLAP: Final = 4096  # instances; numbers are given at the first byte, and commits are in another order
 
@@ -52,6 +59,9 @@ _OF_SERIES: Final = _VERSIONS.format(condition="t.study_instance_uid = ? AND s.s
 _OF_ARRIVALS: Final = _VERSIONS.format(
     condition="s.id IN (SELECT DISTINCT series_fk FROM instance WHERE id > ?)"
 )
+_HEADERS: Final = """
+    SELECT instance_id, kept FROM header WHERE instance_id IN (SELECT value FROM json_each(?))
+"""
 _NEWEST: Final = "SELECT coalesce(max(id), 0) FROM instance"
 
 _Result = TypeVar("_Result")
@@ -63,6 +73,28 @@ class SeriesVersion(NamedTuple):
     study: UID
     series: UID
     version: str
+
+
+@dataclass(slots=True)
+class _Making:
+    """A series that is being made: up to `position`; the headers up to `known` are at hand, compressed.
+
+    `ahead`: what is made of the next instances, None where the file has to be read.
+    """
+
+    wanted: SeriesVersion
+    instances: Sequence[Located]
+    coercion: Coercion | None
+    encoder: JsonEncoder = field(default_factory=JsonEncoder)
+    position: int = 0
+    known: int = 0
+    headers: dict[int, bytes] = field(default_factory=dict)
+    ahead: deque[str | None] = field(default_factory=deque)
+    is_complete: bool = True
+
+    @property
+    def is_done(self) -> bool:
+        return self.position >= len(self.instances)
 
 
 class Metadata:
@@ -143,20 +175,15 @@ class Metadata:
     async def _make(self, wanted: SeriesVersion, pause: float | None) -> AsyncGenerator[bytes, None]:
         """Make the parts of a series and keep them; `pause`: seconds to rest after each bit of work."""
         instances = [held.located for held in await self._lookup.find((wanted.study, wanted.series))]
-        coercion = await self._coercion_of(instances)
-        encoder = JsonEncoder()
+        making = _Making(wanted, instances, await self._coercion_of(instances))
         parts: list[asyncio.Future[bytes]] = []
-        complete = True
-        position = 0
-        while position < len(instances):
+        while not making.is_done:
             objects: list[str] = []
             size = 0
-            while position < len(instances) and size < PART:
-                start, limit = position, None if pause is None else SLICE
-                made, position = await self._in_thread(
-                    partial(self._objects, wanted, instances, start, encoder, limit, coercion)
-                )
-                complete = complete and len(made) == position - start
+            while not making.is_done and size < PART:
+                if making.position >= making.known:
+                    await self._fetch_headers(making)
+                made = await self._in_thread(partial(self._objects, making, None if pause is None else SLICE))
                 objects += made
                 size += sum(map(len, made))
                 if pause is not None:
@@ -166,7 +193,7 @@ class Metadata:
                 level = FAST if pause is None else SMALL
                 parts.append(asyncio.ensure_future(asyncio.to_thread(zlib.compress, part, level)))
                 yield part
-        if complete:  # else what could not be read is tried again next time
+        if making.is_complete:  # else what could not be read is tried again next time
             keeping = asyncio.create_task(self._keep(wanted, parts))
             self._keeping.add(keeping)
             keeping.add_done_callback(self._keeping.discard)
@@ -185,38 +212,52 @@ class Metadata:
         except sqlite3.Error as error:  # a full disk, for one
             log.warning("metadata.not_kept", reason=str(error))
 
-    def _objects(
-        self,
-        wanted: SeriesVersion,
-        instances: Sequence[Located],
-        start: int,
-        encoder: JsonEncoder,
-        limit: float | None,
-        coercion: Coercion | None,
-    ) -> tuple[list[str], int]:
-        """Objects from `start` on, up to a part or for `limit` seconds, and where to go on."""
+    def _objects(self, making: "_Making", limit: float | None) -> list[str]:
+        """The next objects: up to a part, or for `limit` seconds."""
         objects: list[str] = []
         size = 0
         end = None if limit is None else time.perf_counter() + limit
-        position = start
-        while position < len(instances) and size < PART and not self._closing:
-            if not (position - start) % READ_AHEAD:
-                for coming in instances[position : position + READ_AHEAD]:
-                    announce(self._layout, coming)
-            located = instances[position]
-            position += 1
+        while making.position < making.known and size < PART and not self._closing:
+            if not making.ahead:
+                self._look_ahead(making)
+            located = making.instances[making.position]
+            making.position += 1
             try:
-                made = object_json(self._layout, wanted.study, wanted.series, located, encoder)
+                made = making.ahead.popleft() or object_json(
+                    self._layout, making.wanted.study, making.wanted.series, located, making.encoder
+                )
             except (OSError, CannotUnderstand) as error:
                 log.error("metadata.unreadable", sop_instance=located.sop_instance, reason=str(error))
+                making.is_complete = False
                 continue
-            if coercion is not None:
-                made = coerced_json(made, coercion)
+            if making.coercion is not None:
+                made = coerced_json(made, making.coercion)
             objects.append(made)
             size += len(made)
             if end is not None and time.perf_counter() > end:
                 break
-        return objects, position if not self._closing else len(instances)
+        if self._closing:
+            making.position = len(making.instances)
+            making.is_complete = False
+        return objects
+
+    def _look_ahead(self, making: "_Making") -> None:
+        """What the headers of the next instances tell; the files of the others are asked of the disk."""
+        study, series, _ = making.wanted
+        for located in making.instances[making.position : min(making.position + READ_AHEAD, making.known)]:
+            made = None
+            with suppress(CannotUnderstand, zlib.error, KeyError):
+                kept = zlib.decompress(making.headers[located.token])
+                made = header_json(kept, study, series, located, making.encoder)
+            if made is None:
+                announce(self._layout, located)
+            making.ahead.append(made)
+
+    async def _fetch_headers(self, making: "_Making") -> None:
+        making.known = min(making.position + KNOWN_AHEAD, len(making.instances))
+        coming = making.instances[making.position : making.known]
+        tokens = json.dumps([located.token for located in coming])
+        making.headers = {int(token): kept for token, kept in await self._fetch(_HEADERS, (tokens,))}
 
     # In the background
 
@@ -264,7 +305,7 @@ class Metadata:
         rows = await self._fetch(sql, parameters)
         return [SeriesVersion(UID(study), UID(series), version) for study, series, version in rows]
 
-    async def _fetch(self, sql: str, parameters: Sequence[str | int]) -> list[tuple[str, ...]]:
+    async def _fetch(self, sql: str, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
         connection = await self._readers.acquire()
         usable = False
         try:

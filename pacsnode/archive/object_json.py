@@ -14,7 +14,7 @@ from pacsnode.archive.files import Layout
 from pacsnode.archive.locate import Located
 from pacsnode.archive.outgoing import open_object
 from pacsnode.dicom.header import INFLATE_LIMIT, HeaderIncomplete, encoding_of
-from pacsnode.dicom.json_model import JsonEncoder, TagPath
+from pacsnode.dicom.json_model import BulkUri, JsonEncoder, TagPath
 from pacsnode.dicom.part10 import data_offset_of
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
 from pacsnode.errors import CannotUnderstand
@@ -36,6 +36,12 @@ def instance_path(study: str, series: str, instance: str) -> str:
     return f"/studies/{study}/series/{series}/instances/{instance}"
 
 
+def bulk_uris(study: str, series: str, instance: str) -> BulkUri:
+    """What makes the BulkDataURIs of an instance; they begin behind the base URI of the services."""
+    base = instance_path(study, series, instance) + "/bulkdata/"
+    return lambda path: base + bulk_path(path)
+
+
 def announce(layout: Layout, located: Located) -> None:
     """Have the beginning of a file read from the disk, without waiting for it."""
     with suppress(OSError):
@@ -51,12 +57,8 @@ def object_json(layout: Layout, study: str, series: str, located: Located, encod
 
     Raises OSError, CannotUnderstand.
     """
-    base = instance_path(study, series, located.sop_instance) + "/bulkdata/"
+    bulk = bulk_uris(study, series, located.sop_instance)
     encoding = encoding_of(located.transfer_syntax)
-
-    def bulk(path: TagPath) -> str:
-        return base + bulk_path(path)
-
     descriptor = open_object(layout, located)
     try:
         size = os.fstat(descriptor).st_size
