@@ -417,10 +417,15 @@ class Commitment(Section):
         1.0
     )
     """Seconds a peer has to release after its request; one that does not gets the result there."""
-    wait: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=600), Allowed("seconds, 0 to 600")] = (
-        5.0
-    )
+    wait: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=600), Allowed("seconds, 0 to 600")] = 5.0
     """Seconds to leave the association open on which a peer was asked, for its result."""
+    answer_within: Annotated[
+        float,
+        BeforeValidator(_no_bool),
+        Field(ge=0, le=2_592_000),
+        Allowed("seconds, 0 to 2592000 (0: never)"),
+    ] = 86_400.0
+    """Seconds after which a peer that took a request and sent no result is asked again, then twice that."""
 
 
 class Availability(Section):

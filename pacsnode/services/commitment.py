@@ -42,7 +42,7 @@ from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import ProposedContext
 from pacsnode.workflow.commitment import INSPECT, REPORT
 from pacsnode.workflow.commitment_records import Commitment, State
-from pacsnode.workflow.commitment_requests import ASK
+from pacsnode.workflow.commitment_requests import ASK, OVERDUE, TURNS
 from pacsnode.workflow.jobs import Job
 
 REQUEST: Final = 1  # Action Type ID
@@ -76,6 +76,7 @@ class CommitmentService(ServiceClass):
         jobs.register(INSPECT, self.inspect)
         jobs.register(REPORT, self.report)
         jobs.register(ASK, self.ask)
+        jobs.register(OVERDUE, self.ask_again)
 
     def sop_classes(self) -> tuple[UID, ...]:
         return (STORAGE_COMMITMENT,)
@@ -189,14 +190,14 @@ class CommitmentService(ServiceClass):
         answered = self._awaited[commitment.transaction_uid] = asyncio.Event()
         try:
             async with self._connected(commitment) as user:
-                await self._ask(user, commitment)
+                await self._ask(user, commitment, _turn(job))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.wait):
                         await answered.wait()
         finally:
             del self._awaited[commitment.transaction_uid]
 
-    async def _ask(self, user: ServiceUser, commitment: Commitment) -> None:
+    async def _ask(self, user: ServiceUser, commitment: Commitment, turn: int) -> None:
         reply = await user.n_action(
             STORAGE_COMMITMENT,
             STORAGE_COMMITMENT_INSTANCE,
@@ -209,12 +210,29 @@ class CommitmentService(ServiceClass):
             if isinstance(error, JobRefused):
                 await self._requests.refused(commitment.id, str(error))
             raise error
-        await self._requests.accepted(commitment.id)
+        await self._requests.accepted(commitment.id, turn)
         self._log.info(
             "commitment.asked",
             peer=commitment.peer,
             transaction_uid=commitment.transaction_uid,
             instances=len(commitment.results),
+        )
+
+    async def ask_again(self, job: Job) -> None:
+        """A peer has had the time it has: ask again, unless it has answered. Raises JobRefused in the end."""
+        commitment = await self._records.get(_number(job))
+        if commitment.state is not State.ACCEPTED:
+            return
+        turn = _turn(job) + 1
+        if turn > TURNS:
+            raise JobRefused(f"{commitment.peer} has taken {turn} requests and answered none")
+        numbers = await self._requests.ask_again(commitment.id, turn)
+        self._log.warning(
+            "commitment.unanswered",
+            peer=commitment.peer,
+            transaction_uid=commitment.transaction_uid,
+            asked_again=numbers,
+            turn=turn,
         )
 
     async def n_event_report(self, request: Request) -> Response:
@@ -282,6 +300,13 @@ def _refusal(reply: Reply) -> OutOfResources | JobRefused:
     """The error that has a job tried again, or given up."""
     said = f"the peer answers {reply.status:04X}H {reply.comment}".rstrip()
     return OutOfResources(said) if reply.status in _TRANSIENT else JobRefused(said)
+
+
+def _turn(job: Job) -> int:
+    """How often the peer has been asked before and has not answered."""
+    turn = job.payload.get("turn", 0)
+    assert isinstance(turn, int)
+    return turn
 
 
 def _number(job: Job) -> int:

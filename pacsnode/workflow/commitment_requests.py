@@ -15,7 +15,9 @@ from pacsnode.workflow.commitment_records import COMMITTED, Commitment, Records,
 from pacsnode.workflow.database import Database, Transaction
 from pacsnode.workflow.jobs import Jobs
 
-ASK: Final = "commitment.ask"  # the kind of the jobs
+ASK: Final = "commitment.ask"  # kinds of jobs: ask a peer
+OVERDUE: Final = "commitment.overdue"  # a peer may have taken a request and never answered
+TURNS: Final = 5  # times that a peer is asked again, after waits that double
 MOST: Final = 1000  # instances asked for with one request
 
 _SENT = """
@@ -29,7 +31,9 @@ _SENT = """
 class CommitmentRequests:
     """The requests of this node."""
 
-    def __init__(self, database: Database, jobs: Jobs, own_title: str) -> None:
+    def __init__(self, database: Database, jobs: Jobs, own_title: str, answer_within: float = 0) -> None:
+        """`answer_within`: seconds after which a peer that has not answered is asked again; 0: never."""
+        self._answer_within = answer_within
         self._database = database
         self.records = Records(database)
         self._jobs = jobs
@@ -55,31 +59,59 @@ class CommitmentRequests:
                 [(peer, one.sop_instance) for one in sent],
             )
 
-    async def ask(self, transaction: Transaction, peer: str, references: Sequence[Reference]) -> list[int]:
-        """Ask a peer to commit; the numbers of the requests."""
+    async def ask(
+        self, transaction: Transaction, peer: str, references: Sequence[Reference], turn: int = 0
+    ) -> list[int]:
+        """Ask a peer to commit; the numbers of the requests. `turn`: so often it has not answered."""
         numbers = []
         for start in range(0, len(references), MOST):
             chunk = references[start : start + MOST]
             number = await insert(transaction, Role.USER, peer, self._own_title, new_uid(), chunk, None)
-            await self._jobs.add(transaction, ASK, peer, {"commitment": number}, key=f"{ASK}:{number}")
+            payload = {"commitment": number, "turn": turn}
+            await self._jobs.add(transaction, ASK, peer, payload, key=f"{ASK}:{number}")
             numbers.append(number)
         return numbers
 
-    async def ask_again(self, number: int) -> list[int]:
-        """Ask a peer once more for what it has not committed to; the numbers of the new requests."""
+    async def ask_again(self, number: int, turn: int = 0) -> list[int]:
+        """Ask a peer once more for what it has not committed to; the numbers of the new requests.
+
+        A request that has not been answered is not waited for any longer; its result is taken all the same.
+        """
         earlier = await self.records.get(number)
         open_ones = [one.reference for one in earlier.results if one.reason != COMMITTED]
         async with self._database.transaction() as transaction:
-            return await self.ask(transaction, earlier.peer, open_ones)
+            numbers = await self.ask(transaction, earlier.peer, open_ones, turn)
+            comment = f"not answered, asked again by request {', '.join(map(str, numbers))}"
+            await transaction.execute(
+                "UPDATE commitment SET state = 'refused', comment = ?, changed_at = ?"
+                " WHERE id = ? AND state = 'accepted'",
+                (comment, time.time(), number),
+            )
+            await self._jobs.withdraw(transaction, f"{OVERDUE}:{number}")
+        return numbers
 
-    async def accepted(self, number: int) -> None:
+    async def accepted(self, number: int, turn: int = 0) -> None:
         """The peer has taken a request; its answer may have come before."""
         async with self._database.transaction() as transaction:
-            await transaction.execute(
+            waits = await transaction.execute(
                 "UPDATE commitment SET state = 'accepted', changed_at = ?"
                 " WHERE id = ? AND state = 'requested'",
                 (time.time(), number),
             )
+            if waits and self._answer_within:
+                await self._look_later(transaction, number, turn)
+
+    async def _look_later(self, transaction: Transaction, number: int, turn: int) -> None:
+        """Have it looked at whether the peer has answered by then."""
+        rows = await transaction.fetch("SELECT peer FROM commitment WHERE id = ?", (number,))
+        await self._jobs.add(
+            transaction,
+            OVERDUE,
+            rows[0]["peer"],
+            {"commitment": number, "turn": turn},
+            key=f"{OVERDUE}:{number}",
+            not_before=time.time() + self._answer_within * 2**turn,
+        )
 
     async def refused(self, number: int, comment: str) -> None:
         """The peer has refused a request, and will again."""
@@ -110,6 +142,7 @@ class CommitmentRequests:
                 [(reason, number, one.sop_instance, one.sop_class) for one, reason in reasons.items()],
             )
             await move(transaction, number, State.ANSWERED)
+            await self._jobs.withdraw(transaction, f"{OVERDUE}:{number}")
         return await self.records.get(number)
 
     async def _note(self, number: int, state: State, comment: str = "") -> None:

@@ -185,6 +185,12 @@ class Jobs:
         if changed:
             self._tell_when_committed(transaction)
 
+    async def withdraw(self, transaction: Transaction, key: str) -> None:
+        """Take a job back that nobody has taken yet: there is no more reason for it."""
+        await transaction.execute(
+            "DELETE FROM job WHERE key = ? AND state IN ('gathering', 'queued')", (key,)
+        )
+
     async def open_items(self, job: Job, limit: int, after: str = "") -> list[str]:
         """Some items of a job that have not been acknowledged, in the order of their names."""
         rows = await self._database.fetch(

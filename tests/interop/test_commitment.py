@@ -18,6 +18,7 @@ from pacsnode.config import Peer
 from pacsnode.dicom.uid import UID
 from pacsnode.node import Node
 from pacsnode.workflow.commitment_records import State
+from pacsnode.workflow.commitment_requests import ASK, OVERDUE, TURNS
 from tests.conftest import SettingsOf, settings_for
 from tests.support.dimse_n import SYNTAXES, Listener, asked, listening, reference, scp_role
 from tests.support.objects import made, object_path
@@ -354,6 +355,42 @@ async def test_a_request_that_is_refused_is_not_asked_again(archive: tuple[Node,
     (job,) = await node.workflow.jobs.all()
     await eventually_state(node, job.id, "dead")
     assert len(scp.requests) == 1
+
+
+async def test_a_peer_that_never_answers_is_asked_again_and_given_up_in_the_end(
+    settings_of: SettingsOf,
+) -> None:
+    scp = Archive()
+    commitment: dict[str, object] = {"wait": 0, "answer_within": 0.02}
+    settings = settings_of(peers={"ARCHIVE": f"127.0.0.1:{scp.port}"}, jobs=QUICK, commitment=commitment)
+    try:
+        async with Node(settings) as node:
+            first = await ask(node, "ARCHIVE", STORED)
+        await asyncio.sleep(0)
+        async with Node(settings) as node:  # that it is waited for outlives the node
+            await eventually(lambda: len(scp.requests) == TURNS + 1, "it has been asked so often")
+            assert len({one.TransactionUID for one in scp.requests}) == TURNS + 1
+            assert {tuple(committed(one)) for one in scp.requests} == {tuple(committed(scp.requests[0]))}
+            last = first + TURNS
+            async with asyncio.timeout(10):
+                while not [job for job in await node.workflow.jobs.all() if job.state == "dead"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            late = information(*STORED, uid=scp.requests[0].TransactionUID)
+            assert await asyncio.to_thread(scp.report, node.dimse_port, late, 1) == 0x0000
+            await reached(node, first, State.ANSWERED)  # better late than never
+            assert (await node.workflow.commitments.records.get(last)).state is State.ACCEPTED
+    finally:
+        scp.server.shutdown()
+
+
+async def test_an_answer_in_time_ends_the_waiting(archive: tuple[Node, Archive]) -> None:
+    node, scp = archive
+    number = await ask(node, "ARCHIVE", STORED)
+    await reached(node, number, State.ACCEPTED)
+    assert {job.kind for job in await node.workflow.jobs.all()} == {ASK, OVERDUE}
+    result = information(*STORED, uid=scp.requests[0].TransactionUID)
+    assert await asyncio.to_thread(scp.report, node.dimse_port, result, 1) == 0x0000
+    assert {job.kind for job in await node.workflow.jobs.all()} == {ASK}
 
 
 async def eventually_state(node: Node, number: int, state: str) -> None:

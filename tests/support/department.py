@@ -60,15 +60,24 @@ class House:
     pull_the_plug: Callable[[], None]
     plugs: dict[str, int]
     """What happens how often before the node is killed."""
-    life: int = 0
+    life: float = 0.5
+    """Of the node, counted from 1; a half more from when it is killed until it is known to be there again."""
     moments: Counter[str] = field(default_factory=Counter)
+    _pulled: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def moment(self, what: str) -> None:
         with self._lock:
             self.moments[what] += 1
-            if self.plugs.get(what) == self.moments[what]:
+            due = what in self.plugs and self.moments[what] >= self.plugs[what] and what not in self._pulled
+            if due and self.life.is_integer():
+                self._pulled.add(what)
+                self.life += 0.5
                 self.pull_the_plug()
+
+    def node_is_there(self) -> None:
+        with self._lock:
+            self.life += 0.5
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,7 @@ class Examination:
 class CommitmentResult:
     """One N-EVENT-REPORT of Storage Commitment."""
 
-    life: int
+    life: float
     transaction: str
     committed: frozenset[str]
     failed: frozenset[str]
@@ -458,7 +467,7 @@ def _file(name: str) -> Path:
 class Notification:
     """One Instance Availability Notification as it was taken."""
 
-    life: int
+    life: float
     uid: str
     study: str
     instances: frozenset[str]
@@ -483,7 +492,7 @@ class Ris:
         self.house = house
         self.steps: dict[str, PerformedStep] = {}
         self.notifications: dict[str, Notification] = {}
-        self.repeated: list[int] = []  # lives in which it was told something again
+        self.repeated: list[float] = []  # lives in which it was told something again
         self.wrong: list[str] = []
         self.port = 0
 
