@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacsnode.cli.options import ConfigFile
-from pacsnode.cli.worklist import DataRoot
+from pacsnode.cli.state import DataRoot, data_root, opened
 from pacsnode.errors import PacsnodeError
 
 if TYPE_CHECKING:
@@ -69,21 +69,15 @@ async def _show(number: int, config: Path | None, storage: Path | None) -> tuple
 @asynccontextmanager
 async def _inbox(config: Path | None, storage: Path | None) -> "AsyncIterator[Hl7Inbox]":
     from pacsnode.config import load
-    from pacsnode.workflow.database import Database
     from pacsnode.workflow.hl7_inbox import Hl7Inbox
     from pacsnode.workflow.patients import Patients
     from pacsnode.workflow.worklist import Worklist
 
     settings = load(config)
-    root = storage or settings.node.storage
-    if not root.is_dir():
-        raise NoMessage(f"{root} is no data root")
-    database = await Database.open(root)
-    try:
+    root = data_root(config, storage)
+    async with opened(root) as database:
         patients = Patients(database, root / "index.sqlite", settings.node.ae_title)
         yield Hl7Inbox(database, Worklist(database, settings.worklist), patients, settings)
-    finally:
-        await database.close()
 
 
 def _print_table(found: "list[ReceivedMessage]") -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacsnode.cli.options import ConfigFile
+from pacsnode.cli.state import DataRoot, data_root, opened
 from pacsnode.errors import PacsnodeError
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 STEP = "ScheduledProcedureStepSequence"
 
-DataRoot = Annotated[
-    Path | None,
-    typer.Option("--storage", metavar="DIR", help="The data root, instead of the configured one."),
-]
 Numbers = Annotated[list[int], typer.Argument(metavar="NUMBER...", help="Items, as `list` numbers them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print DICOM JSON.")]
 
@@ -263,18 +260,11 @@ def _data_set(item: "WorklistItem") -> "Dataset":
 @asynccontextmanager
 async def _worklist(config: Path | None, storage: Path | None) -> "AsyncIterator[Worklist]":
     from pacsnode.config import load
-    from pacsnode.workflow.database import Database
     from pacsnode.workflow.worklist import Worklist
 
     settings = load(config)
-    root = storage or settings.node.storage
-    if not root.is_dir():
-        raise NotTaken(f"{root} is no data root")
-    database = await Database.open(root)
-    try:
+    async with opened(data_root(config, storage)) as database:
         yield Worklist(database, settings.worklist)
-    finally:
-        await database.close()
 
 
 def _print_table(found: "list[ListedItem]") -> None:

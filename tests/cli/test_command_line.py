@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pacsnode import __version__, cli
 from pacsnode.errors import ArchiveError
+from tests.cli.conftest import Pacsnode
 
 HEAVY = {"asyncio", "pydicom", "pynetdicom", "sqlalchemy", "alembic", "uvicorn", "starlette", "pydantic"}
 
@@ -124,3 +126,17 @@ def test_a_closed_pipe_is_no_error() -> None:
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["jobs list", "jobs retry 1", "peers list", "peers add A@b:1", "worklist list", "hl7 list", "mpps list"],
+)
+def test_a_folder_that_is_no_data_root_is_left_alone(
+    pacsnode: Pacsnode, tmp_path: Path, command: str
+) -> None:
+    for folder in (tmp_path / "missing", tmp_path):
+        ran = pacsnode(*command.split(), "--storage", folder)
+        line = f"pacsnode: {folder} is no data root (--storage): no node has been started on it\n"
+        assert (ran.status, ran.errors) == (1, line)
+    assert not list(tmp_path.iterdir())

@@ -120,9 +120,3 @@ async def test_a_running_job_is_broken_off_from_another_process(root: Path, tmp_
                 return bool(job["state"] == "cancelled")
 
             await eventually_true(cancelled, "it stays so")
-
-
-async def test_a_folder_that_is_no_data_root_is_refused(tmp_path: Path) -> None:
-    listed = await pacsnode("jobs", "list", "--storage", tmp_path / "missing")
-    assert listed.status == 1
-    assert "data root" in listed.output

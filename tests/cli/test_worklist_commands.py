@@ -133,9 +133,3 @@ async def test_hl7_messages_are_listed_and_shown(pacsnode, node: Node, storage: 
     assert "MSA|AE|orm-2-NW|missing" in shown.output
     none = await command("hl7", "show", 9, "--storage", storage)
     assert none.errors == "pacsnode: there is no message 9\n"
-
-
-@pytest.mark.parametrize("command", [("worklist", "list"), ("hl7", "list")])
-def test_a_folder_that_is_none(pacsnode, tmp_path: Path, command: tuple[str, ...]) -> None:
-    ran = pacsnode(*command, "--storage", tmp_path / "none")
-    assert (ran.status, ran.errors) == (1, f"pacsnode: {tmp_path / 'none'} is no data root\n")
