@@ -17,7 +17,7 @@ from pacsnode.workflow.jobs import Jobs
 
 ASK: Final = "commitment.ask"  # kinds of jobs: ask a peer
 OVERDUE: Final = "commitment.overdue"  # a peer may have taken a request and never answered
-TURNS: Final = 5  # times that a peer is asked again, after waits that double
+TURNS: Final = 3  # times that a peer is asked again, after waits that double
 MOST: Final = 1000  # instances asked for with one request
 
 _SENT = """
