@@ -50,6 +50,9 @@ SINGLE_VALUED_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})  # a backslash is
 MULTIPLE_VALUE_VRS: Final = frozenset({"AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"})  # C.2.2.2.8
 # Bulk is not kept in the index and is no key (PS3.4 C.2.2.2 matches strings, dates, UIDs and sequences).
 UNMATCHABLE_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+# Where the attributes of patients, studies, visits, orders and procedures are (PS3.6). The others describe how
+# an image was acquired and is presented: a study has as many Slice Thicknesses as images.
+STUDY_GROUPS: Final = frozenset({0x0008, 0x0010, 0x0012, 0x0032, 0x0038, 0x0040})
 
 FIRST_TAG: Final = 0x00080005  # nothing an identifier may hold comes before it (PS3.4 C.4.1.1.3)
 MAX_DEPTH: Final = 16  # nested sequences in an identifier; codes and requests need three
@@ -233,13 +236,16 @@ def level_of(text: str) -> Level:
 def is_supported(request: RequestedKey, level: Level) -> bool:
     """Whether the attribute exists for entities of `level`.
 
-    Attributes of a lower level have many values for one entity; private ones cannot be recognized without
-    their creator's dictionary. Everything else is in a column or in the kept header.
+    Attributes of a lower level have many values for one entity: outside the columns their group tells.
+    Private ones cannot be recognized without their creator's dictionary. The rest is in the kept header.
     """
     attribute = BY_TAG.get(request.tag)
     if attribute is not None:
         return attribute.level.depth <= level.depth
-    return not (request.tag >> 16) & 1 and request.vr not in UNMATCHABLE_VRS
+    group = request.tag >> 16
+    if group & 1 or request.vr in UNMATCHABLE_VRS:
+        return False
+    return level.depth > Level.STUDY.depth or group in STUDY_GROUPS
 
 
 def key_of(request: RequestedKey, reading: Reading = LITERAL) -> Key:

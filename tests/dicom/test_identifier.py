@@ -204,6 +204,6 @@ def test_value_too_long_for_its_vr_is_sent_as_unknown_vr() -> None:
 
 
 def test_numbers_that_do_not_fit_are_left_empty() -> None:
-    asked = Query(Level.STUDY, InformationModel.STUDY_ROOT, query((0x00280106, "US")).keys)
-    assert respond(asked, "-5").SmallestImagePixelValue is None
-    assert respond(asked, None).SmallestImagePixelValue is None
+    asked = Query(Level.STUDY, InformationModel.STUDY_ROOT, query((0x0040A0B0, "US")).keys)
+    assert respond(asked, "-5").ReferencedWaveformChannels is None
+    assert respond(asked, None).ReferencedWaveformChannels is None

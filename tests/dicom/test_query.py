@@ -172,9 +172,10 @@ def test_what_is_no_attribute_of_the_level_is_unsupported() -> None:
         PATIENT_ID,
         RequestedKey(0x0008103E, "LO", "series level"),
         RequestedKey(0x00091001, "LO", "private"),
+        RequestedKey(0x00180050, "DS"),
         RequestedKey(0x7FE00010, "OW"),
     )
-    assert query.unsupported == (0x0008103E, 0x00091001, 0x7FE00010)
+    assert query.unsupported == (0x0008103E, 0x00091001, 0x00180050, 0x7FE00010)
     assert [key.tag for key in query.keys] == [0x00100020]
 
 

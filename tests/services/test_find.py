@@ -255,9 +255,10 @@ async def test_attribute_that_is_no_column_is_matched_and_answered(scu: Scu) -> 
 
 
 async def test_unsupported_key_is_left_out_and_told_by_the_status(scu: Scu) -> None:
-    ((status, answer),) = await scu.find(PatientID="P1", SeriesDescription="", StudyID="")
+    ((status, answer),) = await scu.find(PatientID="P1", SeriesDescription="", SliceThickness="", StudyID="")
     assert status == PENDING_UNSUPPORTED_KEYS
     assert "SeriesDescription" not in answer
+    assert "SliceThickness" not in answer
     assert answer.StudyID == ""
 
 
