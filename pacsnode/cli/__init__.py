@@ -13,6 +13,7 @@ from typer import TyperException
 from pacsnode.cli import (
     commitments,
     config,
+    conformance,
     echo,
     find,
     get,
@@ -77,6 +78,7 @@ def application() -> typer.Typer:
     app.add_typer(commitments.group(), name="commitments", rich_help_panel=here)
     app.add_typer(jobs.group(), name="jobs", rich_help_panel=here)
     app.add_typer(peers.group(), name="peers", rich_help_panel=here)
+    app.command(rich_help_panel=here)(conformance.conformance)
     app.command(rich_help_panel=here)(version.version)
     for command in (echo.echo, store.store, find.find, move.move, get.get):
         app.command(rich_help_panel=others)(command)

@@ -152,6 +152,11 @@ class ServiceRegistry:
             self._streams[service] = service.streams()
             self._services.update(dict.fromkeys(service.sop_classes(), service))
 
+    @property
+    def services(self) -> tuple[ServiceClass, ...]:
+        """All of them, in the order they were given."""
+        return tuple(self._operations)
+
     def service_of(self, abstract_syntax: UID) -> ServiceClass | None:
         return self._services.get(abstract_syntax, self._fallback)
 

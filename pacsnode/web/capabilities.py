@@ -96,8 +96,8 @@ def served() -> Facts:
         (
             uid,
             name_of(uid),
-            "not as stored" if uid in FORBIDDEN else f"frames are {media_type_of(uid)}",
-            "others can be made of it" if targets[uid] else "as stored only",
+            "not as stored" if uid in FORBIDDEN else media_type_of(uid),
+            "transcoded" if targets[uid] else "as stored only",
         )
         for uid in TRANSFER_SYNTAXES
     ]

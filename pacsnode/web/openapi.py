@@ -46,6 +46,14 @@ def group_of(resource: Resource) -> str:
     return _GROUPS[resource.section]
 
 
+def by_group() -> dict[str, list[Resource]]:
+    """All resources, by the services they belong to."""
+    groups: dict[str, list[Resource]] = {}
+    for resource in RESOURCES:
+        groups.setdefault(group_of(resource), []).append(resource)
+    return groups
+
+
 def document(base: str) -> JSON:
     """The description of all resources; `base`: what stands before their paths."""
     paths: dict[str, JSON] = {}
@@ -59,7 +67,7 @@ def document(base: str) -> JSON:
             "description": "The Studies service and the URI service of DICOM PS3.18.",
         },
         "servers": [{"url": base or "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(map(group_of, RESOURCES))],
+        "tags": [{"name": name} for name in by_group()],
         "paths": paths,
         "components": {"schemas": {"Problem": _PROBLEM}},
     }

@@ -5,8 +5,8 @@ from html import escape
 from typing import Final
 
 from pacsnode import __version__
-from pacsnode.web.openapi import group_of
-from pacsnode.web.resources import RESOURCES, VARIABLES, Resource
+from pacsnode.web.openapi import by_group
+from pacsnode.web.resources import VARIABLES, Resource
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
 _STYLE: Final = """
@@ -28,17 +28,44 @@ table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
   border-top: 1px solid var(--line); }
 td:first-child code { white-space: nowrap; } ul { margin: .25rem 0; padding-left: 1.1rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .75rem;
+  margin: 0; }
+.figures div { padding: .75rem 1rem; border: 1px solid var(--line); border-radius: .5rem; }
+dt { color: var(--soft); font-size: .875rem; } dd { margin: 0; font-size: 1.4rem; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
 @media (max-width: 44rem) { td:first-child code { white-space: normal; }
   summary { grid-template-columns: 3.5rem minmax(0, 1fr); }
   summary .soft { grid-column: 2; } .body { padding-left: .25rem; } }
 """
 
 
+def start(
+    ae_title: str, port: int, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]], base: str
+) -> str:
+    """The start page; `groups` of names and figures; `base`: what stands before the paths of this server."""
+    links = (
+        ("dicomweb/", "Web services"),
+        ("dicomweb/conformance", "SOP classes and transfer syntaxes"),
+        ("dicomweb/openapi.json", "OpenAPI 3.1"),
+        ("health", "Health"),
+    )
+    body = [
+        f"<p>A DICOM node. AE title <code>{escape(ae_title)}</code>"
+        + (f", DICOM port <code>{port}</code>" if port else "")
+        + f", DICOMweb at <code>{escape(base)}/dicomweb</code>.</p>",
+        "<nav>",
+        *(f'<a href="{escape(f"{base}/{path}")}">{escape(text)}</a>' for path, text in links),
+        "</nav>",
+    ]
+    for title, figures in groups:
+        body.append(f'<h2>{escape(title)}</h2><dl class="figures">')
+        body += (f"<div><dt>{escape(name)}</dt><dd>{escape(figure)}</dd></div>" for name, figure in figures)
+        body.append("</dl>")
+    return _page(ae_title, body)
+
+
 def browsable(root: str) -> str:
     """All resources, by service; `root`: the base URI of the services."""
-    groups: dict[str, list[Resource]] = {}
-    for resource in RESOURCES:
-        groups.setdefault(group_of(resource), []).append(resource)
     links = (
         ("openapi.json", "OpenAPI 3.1"),
         ("conformance", "SOP classes and transfer syntaxes"),
@@ -50,7 +77,7 @@ def browsable(root: str) -> str:
         *(f'<a href="{escape(f"{root}/{path}")}">{escape(text)}</a>' for path, text in links),
         "</nav>",
     ]
-    for group, resources in groups.items():
+    for group, resources in by_group().items():
         body.append(f"<h2>{escape(group)}</h2>")
         body += map(_described, resources)
     return _page("Web services", body)
