@@ -69,6 +69,17 @@ def real_objects() -> tuple[Path, ...]:
     return tuple(path for path in candidates if _is_storable(path))
 
 
+def real_object(name: str) -> Path:
+    """The real object in a file of that name; the test is skipped where it is not."""
+    found = next((path for path in real_objects() if path.name == name), None)
+    return found or pytest.skip(f"{name} is not here")
+
+
+def at_least(beside: int, alone: int) -> int:
+    """How many objects a test has to find: with those beside the checkout, or with pydicom's alone."""
+    return beside if shared_data() is not None else alone
+
+
 def _is_storable(path: Path) -> bool:
     try:
         found = dcmread(path, stop_before_pixels=True, specific_tags=list(_NEEDED))

@@ -16,7 +16,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as S
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as STUDY_ROOT_GET
 
 from pacsnode.node import Node
-from tests.conftest import Finished, needs, real_objects, run
+from tests.conftest import Finished, needs, real_object, run
 from tests.support.destination import free_address
 from tests.support.objects import data_set_bytes, part10
 from tests.support.pixels import pixels_of
@@ -28,12 +28,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 JPEG_LS = "1.2.840.10008.1.2.4.80"
 
 
-def real(name: str) -> Path:
-    """One of the real objects; the test is skipped where it is not."""
-    found = next((path for path in real_objects() if path.name == name), None)
-    return found or pytest.skip(f"{name} is not here")
-
-
 async def pacsnode(command: str, peer: str, *arguments: object) -> Finished:
     return await run(sys.executable, "-m", "pacsnode.cli", command, peer, *map(str, arguments))
 
@@ -42,7 +36,10 @@ async def pacsnode(command: str, peer: str, *arguments: object) -> Finished:
 async def test_store_transcodes_what_it_can(tmp_path: Path) -> None:
     """An uncompressed image and a JPEG 2000 one are made, a report and a lossy image are not."""
     names = ("CT_small.dcm", "emri_small_jpeg_2k_lossless.dcm", "reportsi.dcm", "examples_ybr_color.dcm")
-    paths = {str(dcmread(real(name), stop_before_pixels=True).SOPInstanceUID): real(name) for name in names}
+    paths = {
+        str(dcmread(real_object(name), stop_before_pixels=True).SOPInstanceUID): real_object(name)
+        for name in names
+    }
     address = free_address()
     async with storescp(address, tmp_path / "got", "ARCHIVE", "+xa"):
         done = await pacsnode(
@@ -70,12 +67,12 @@ async def test_store_sends_as_stored_what_the_peer_takes_only_so(tmp_path: Path)
     address = free_address()
     async with storescp(address, tmp_path / "got", "ARCHIVE", "+x="):  # uncompressed only
         done = await pacsnode(
-            "store", f"ARCHIVE@{address}", real("CT_small.dcm"), "--transfer-syntax", JPEG_LS
+            "store", f"ARCHIVE@{address}", real_object("CT_small.dcm"), "--transfer-syntax", JPEG_LS
         )
     assert done.status == 0, done.output
     assert "not accepted by the peer" in done.output
     (path,) = (tmp_path / "got").iterdir()
-    assert data_set_bytes(path) == data_set_bytes(real("CT_small.dcm"))
+    assert data_set_bytes(path) == data_set_bytes(real_object("CT_small.dcm"))
 
 
 async def test_store_refuses_a_transfer_syntax_it_does_not_make() -> None:
@@ -88,7 +85,7 @@ async def test_store_refuses_a_transfer_syntax_it_does_not_make() -> None:
 
 
 async def test_get_of_frames_and_of_what_is_not_bulk(node: Node, tmp_path: Path) -> None:
-    item = part10(real("emri_small.dcm"))
+    item = part10(real_object("emri_small.dcm"))
     await send_files(node.dimse_port, [item])
     peer = f"PACSNODE@127.0.0.1:{node.dimse_port}"
     key = ("-k", f"SOPInstanceUID={item.sop}", "--json", "--sop-class", item.sop_class)
@@ -162,7 +159,7 @@ async def test_get_negotiates_relational_retrieval(tmp_path: Path) -> None:
 
 
 async def test_fuzzy_names_are_found_only_when_negotiated(node: Node) -> None:
-    item = part10(real("CT_small.dcm"))  # CompressedSamples^CT1
+    item = part10(real_object("CT_small.dcm"))  # CompressedSamples^CT1
     await send_files(node.dimse_port, [item])
     peer = f"PACSNODE@127.0.0.1:{node.dimse_port}"
     key = ("-k", "PatientName=ct1 compresedsamples", "--json")
@@ -181,7 +178,7 @@ async def test_fuzzy_names_are_found_only_when_negotiated(node: Node) -> None:
     ],
 )
 async def test_find_at_the_levels_of_the_models(node: Node, model: str, level: str) -> None:
-    item = part10(real("CT_small.dcm"))
+    item = part10(real_object("CT_small.dcm"))
     await send_files(node.dimse_port, [item])
     header: Dataset = dcmread(item.path, stop_before_pixels=True)
     above = {

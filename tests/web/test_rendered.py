@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from pacsnode.node import Node
-from tests.conftest import needs, real_objects, settings_for
+from tests.conftest import needs, real_object, settings_for
 from tests.support.objects import Part10, part10
 from tests.support.sending import send_files
 
@@ -40,10 +40,6 @@ PDF = (
 )
 
 
-def real(name: str) -> Path:
-    return next(path for path in real_objects() if path.name == name)
-
-
 @dataclass
 class Web:
     client: httpx.AsyncClient
@@ -58,7 +54,7 @@ class Web:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
     folder = tmp_path_factory.mktemp("rendered")
-    items = {name: part10(real(name)) for name in NAMES}
+    items = {name: part10(real_object(name)) for name in NAMES}
     items["pdf"] = part10(_pdf_object(folder))
     items["state"] = part10(_state_object(folder / "state.dcm"))
     async with Node(settings_for(folder / "root")) as node:
@@ -69,7 +65,7 @@ async def web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
 
 
 def _pdf_object(folder: Path) -> Path:
-    data_set = dcmread(real("CT_small.dcm"), stop_before_pixels=True)
+    data_set = dcmread(real_object("CT_small.dcm"), stop_before_pixels=True)
     for tag in [element.tag for element in data_set if element.tag.group in (0x0028, 0x0043, 0x0018)]:
         del data_set[tag]
     data_set.SOPClassUID = data_set.file_meta.MediaStorageSOPClassUID = EncapsulatedPDFStorage
@@ -84,7 +80,7 @@ def _pdf_object(folder: Path) -> Path:
 
 def _state_object(path: Path) -> Path:
     """A presentation state of CT_small made by DCMTK, with a window and turned."""
-    subprocess.run(["dcmpsmk", str(real("CT_small.dcm")), str(path)], check=True, capture_output=True)
+    subprocess.run(["dcmpsmk", str(real_object("CT_small.dcm")), str(path)], check=True, capture_output=True)
     state = dcmread(path)
     window = Dataset()
     window.WindowCenter, window.WindowWidth = "40", "400"
@@ -111,7 +107,7 @@ def parts_of(answer: httpx.Response) -> list[bytes]:
 async def test_a_window_is_that_of_dcmtk(web: Web, tmp_path: Path) -> None:
     answer = await web.get("CT_small.dcm", "rendered", "image/png", window="40,400,linear")
     out = tmp_path / "truth.pnm"
-    command = ["dcmj2pnm", "--write-raw-pnm", "+Ww", "40", "400", str(real("CT_small.dcm")), str(out)]
+    command = ["dcmj2pnm", "--write-raw-pnm", "+Ww", "40", "400", str(real_object("CT_small.dcm")), str(out)]
     await asyncio.to_thread(subprocess.run, command, check=True)
     ours, theirs = np.asarray(picture(answer), int), np.asarray(Image.open(out), int)
     assert np.abs(ours - theirs).max() <= 1
@@ -166,7 +162,7 @@ async def test_unknown_annotations_are_warned_of(web: Web) -> None:
 
 
 async def test_frames_of_a_multi_frame_image(web: Web) -> None:
-    n_frames = int(dcmread(real("rtdose.dcm")).NumberOfFrames)
+    n_frames = int(dcmread(real_object("rtdose.dcm")).NumberOfFrames)
     assert picture(await web.get("rtdose.dcm", "rendered", "image/jpeg")).format == "JPEG"
     assert getattr(picture(await web.get("rtdose.dcm", "rendered", "image/gif")), "n_frames", 1) == n_frames
     every = parts_of(await web.get("rtdose.dcm", "rendered", "multipart/related; type=image/png"))

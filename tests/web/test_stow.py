@@ -16,7 +16,7 @@ from pydicom import dcmread, dcmwrite
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.uid import UID
 from pacsnode.node import Node
-from tests.conftest import needs, real_objects
+from tests.conftest import at_least, needs, real_object, real_objects
 from tests.support.objects import data_set_bytes, digests, made, part10, stored_files
 from tests.support.raw import CT_IMAGE, EXPLICIT
 from tests.support.truth import Truth
@@ -30,10 +30,6 @@ HEADER = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 def body_of(*files: bytes, ends: bool = True) -> bytes:
     parts = [f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode() + file for file in files]
     return b"\r\n".join([*parts, f"--{BOUNDARY}--\r\n".encode()] if ends else parts)
-
-
-def real(name: str) -> Path:
-    return next(path for path in real_objects() if path.name == name)
 
 
 async def store(web: httpx.AsyncClient, body: bytes, path: str = "", **headers: str) -> httpx.Response:
@@ -64,7 +60,7 @@ async def test_every_real_object_is_stored_as_dicomweb_client_sends_it(node: Nod
         answer = await asyncio.to_thread(client.store_instances, [data_set])
         assert answer.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == item.sop
         sent[item.sop] = buffer.getvalue()
-    assert len(sent) > 70
+    assert len(sent) > at_least(70, 20)
     for sop, written in sent.items():
         stored = next((root / "objects").rglob(f"{sop}.dcm"))
         assert written.endswith(data_set_bytes(stored))
@@ -84,7 +80,7 @@ async def test_files_come_to_rest_byte_for_byte(web: httpx.AsyncClient, root: Pa
 @needs("curl")
 async def test_curl_sends_a_file_as_it_is(node: Node, root: Path) -> None:
     url = f"http://127.0.0.1:{node.web_port}/dicomweb/studies"
-    path = real("CT_small.dcm")
+    path = real_object("CT_small.dcm")
     command = ["curl", "-sS", "-H", "Content-Type: application/dicom", "--data-binary", f"@{path}", url]
     finished = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True, timeout=20)
     assert "00081199" in json.loads(finished.stdout)
@@ -92,7 +88,7 @@ async def test_curl_sends_a_file_as_it_is(node: Node, root: Path) -> None:
 
 
 async def test_storing_again_is_harmless_and_xml_can_be_had(web: httpx.AsyncClient, root: Path) -> None:
-    file = real("MR_small.dcm").read_bytes()
+    file = real_object("MR_small.dcm").read_bytes()
     for _ in range(2):
         answer = await store(web, body_of(file), Accept="application/dicom+xml")
         assert answer.status_code == 200
@@ -102,7 +98,7 @@ async def test_storing_again_is_harmless_and_xml_can_be_had(web: httpx.AsyncClie
 
 
 async def test_some_fail_and_say_why(web: httpx.AsyncClient) -> None:
-    good, other = real("CT_small.dcm"), real("MR_small.dcm")
+    good, other = real_object("CT_small.dcm"), real_object("MR_small.dcm")
     study = part10(good).study
     answer = await store(web, body_of(good.read_bytes(), other.read_bytes()), f"/{study}")
     assert answer.status_code == 202
@@ -138,12 +134,12 @@ async def test_a_wrong_request_is_refused(
 
 
 async def test_a_path_trick_in_the_study_is_refused(web: httpx.AsyncClient) -> None:
-    answer = await store(web, body_of(real("CT_small.dcm").read_bytes()), "/..%2F..%2Fetc")
+    answer = await store(web, body_of(real_object("CT_small.dcm").read_bytes()), "/..%2F..%2Fetc")
     assert answer.status_code in (400, 404)
 
 
 async def test_of_a_client_that_dies_nothing_is_left_half_stored(node: Node, root: Path) -> None:
-    file = real("CT_small.dcm").read_bytes()
+    file = real_object("CT_small.dcm").read_bytes()
     large = made(7, pixels=6_000_000)
     _, writer = await asyncio.open_connection("127.0.0.1", node.web_port)
     body = body_of(file, ends=False)

@@ -12,17 +12,13 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
 
-from tests.conftest import real_objects
+from tests.conftest import real_object
 from tests.support.objects import stored_files
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BOUNDARY = "apart"
 PIXELS = "bulk/pixels"
 Part = tuple[str, str, bytes]
-
-
-def real(name: str) -> Path:
-    return next(path for path in real_objects() if path.name == name)
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
@@ -59,9 +55,9 @@ def only(root: Path) -> Dataset:
 
 
 async def test_uncompressed_pixels(web: httpx.AsyncClient, root: Path) -> None:
-    truth = dcmread(real("CT_small.dcm"))
+    truth = dcmread(real_object("CT_small.dcm"))
     pixels = ("application/octet-stream", PIXELS, truth.PixelData)
-    answer = await store(web, json_part(metadata_of(real("CT_small.dcm"))), pixels)
+    answer = await store(web, json_part(metadata_of(real_object("CT_small.dcm"))), pixels)
     assert answer.status_code == 200, answer.text
     made = only(root)
     assert made.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
@@ -82,9 +78,9 @@ async def test_uncompressed_pixels(web: httpx.AsyncClient, root: Path) -> None:
 async def test_compressed_frames_stay_as_they_are(
     web: httpx.AsyncClient, root: Path, name: str, media_type: str
 ) -> None:
-    truth = dcmread(real(name))
+    truth = dcmread(real_object(name))
     (frame,) = generate_frames(truth.PixelData, number_of_frames=1)
-    model = metadata_of(real(name))
+    model = metadata_of(real_object(name))
     for key in list(model):
         if key.startswith("0028") and key < "00281000":
             del model[key]  # the frame says it itself
@@ -104,7 +100,7 @@ async def test_pictures_become_pixels(web: httpx.AsyncClient, root: Path, form: 
     buffer = BytesIO()
     picture.save(buffer, form)
     part = (f"image/{form.lower()}", PIXELS, buffer.getvalue())
-    answer = await store(web, json_part(metadata_of(real("CT_small.dcm"))), part)
+    answer = await store(web, json_part(metadata_of(real_object("CT_small.dcm"))), part)
     assert answer.status_code == 200, answer.text
     made = only(root)
     found = made.pixel_array if made.SamplesPerPixel == 1 else made.pixel_array[:, :, 0]
@@ -129,8 +125,8 @@ async def test_a_document_in_xml(web: httpx.AsyncClient, root: Path) -> None:
 
 
 async def test_several_objects_and_one_that_is_none(web: httpx.AsyncClient, root: Path) -> None:
-    truth = dcmread(real("CT_small.dcm"))
-    models = [metadata_of(real("CT_small.dcm")) for _ in range(3)]
+    truth = dcmread(real_object("CT_small.dcm"))
+    models = [metadata_of(real_object("CT_small.dcm")) for _ in range(3)]
     for number, model in enumerate(models):
         model["00080018"]["Value"] = [f"2.25.{number + 5}"]
     del models[1]["00080018"]
@@ -163,6 +159,6 @@ async def test_what_cannot_be_understood_is_refused(
 async def test_a_bomb_is_refused(web: httpx.AsyncClient) -> None:
     buffer = BytesIO()
     Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
-    model = metadata_of(real("CT_small.dcm"))
+    model = metadata_of(real_object("CT_small.dcm"))
     answer = await store(web, json_part(model), ("image/png", PIXELS, buffer.getvalue()))
     assert answer.status_code == 409

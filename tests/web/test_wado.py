@@ -18,7 +18,7 @@ from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
 
 from pacsnode.node import Node
-from tests.conftest import real_objects, settings_for
+from tests.conftest import at_least, real_objects, settings_for
 from tests.support.objects import Part10
 from tests.support.pixels import pixels_of
 from tests.support.sending import send_files
@@ -170,7 +170,7 @@ async def test_every_frame_uncompressed_is_what_pydicom_decodes(web: Web, tmp_pa
             assert headers["content-type"] == f"application/octet-stream; transfer-syntax={EXPLICIT}"
             assert headers["content-location"].endswith(f"{path_of(item)}/frames/{number}")
         compared += 1
-    assert compared > 50
+    assert compared > at_least(50, 20)
 
 
 async def test_every_compressed_frame_is_the_stream_that_was_stored(web: Web) -> None:
@@ -193,7 +193,7 @@ async def test_every_compressed_frame_is_the_stream_that_was_stored(web: Web) ->
             f"transfer-syntax={item.transfer_syntax}"
         }
         compared += 1
-    assert compared > 40
+    assert compared > at_least(40, 5)
 
 
 def bulk_elements(data_set: Dataset, order: str, path: str = "") -> Iterator[tuple[str, bytes]]:
@@ -230,7 +230,7 @@ async def test_every_long_value_is_bulk_data_byte_by_byte(web: Web) -> None:
             assert answer.content == value, (item.path, path)
             compared += 1
             nested += "/" in path
-    assert compared > 100
+    assert compared > at_least(100, 50)
     assert nested > 5
 
 
@@ -303,7 +303,7 @@ async def test_frames_by_an_independent_client(web: Web) -> None:
         )
         assert as_stored == [wanted[0]]
         tried += 1
-    assert tried > 8
+    assert tried > at_least(8, 2)
 
 
 async def test_bulk_data_by_an_independent_client(web: Web) -> None:

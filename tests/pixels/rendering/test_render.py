@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from pacsnode.errors import CannotUnderstand
 from pacsnode.pixels.rendering.render import rendered
 from pacsnode.pixels.rendering.request import Rendering, Viewport
-from tests.conftest import real_objects
+from tests.conftest import real_object, real_objects
 from tests.pixels.rendering.test_source import opened
 
 FORMATS = {
@@ -20,10 +20,6 @@ FORMATS = {
     "image/gif": "GIF",
     "image/jp2": "JPEG2000",
 }
-
-
-def real(name: str) -> Path:
-    return next(path for path in real_objects() if path.name == name)
 
 
 @pytest.mark.parametrize("path", real_objects(), ids=lambda path: path.name)
@@ -54,13 +50,13 @@ def test_nearly_every_object_can_be_read() -> None:
 
 @pytest.mark.parametrize("media_type", FORMATS)
 def test_a_picture_is_of_the_type_it_is_asked_for(media_type: str) -> None:
-    picture = Image.open(BytesIO(rendered(opened(real("CT_small.dcm")), Rendering(media_type))))
+    picture = Image.open(BytesIO(rendered(opened(real_object("CT_small.dcm")), Rendering(media_type))))
     assert picture.format == FORMATS[media_type]
     assert picture.size == (128, 128)
 
 
 def test_a_multi_frame_image_becomes_an_animation() -> None:
-    source = opened(real("rtdose.dcm"))
+    source = opened(real_object("rtdose.dcm"))
     frames = tuple(range(1, min(source.n_frames, 6) + 1))
     picture = Image.open(BytesIO(rendered(source, Rendering("image/gif", frames))))
     assert getattr(picture, "n_frames", 1) == len(frames) > 1
@@ -69,7 +65,7 @@ def test_a_multi_frame_image_becomes_an_animation() -> None:
 
 
 def test_annotations_are_burnt_in() -> None:
-    source = opened(real("CT_small.dcm"))
+    source = opened(real_object("CT_small.dcm"))
     plain = np.asarray(Image.open(BytesIO(rendered(source, Rendering("image/png")))), int)
     both = Rendering("image/png", annotation=("patient", "technique"))
     drawn = np.asarray(Image.open(BytesIO(rendered(source, both))), int)
@@ -81,13 +77,13 @@ def test_annotations_are_burnt_in() -> None:
 
 @pytest.mark.parametrize("profile", ["yes", "srgb", "adobergb", "rommrgb"])
 def test_a_profile_is_embedded(profile: str) -> None:
-    source = opened(real("SC_rgb_small_odd.dcm"))
+    source = opened(real_object("SC_rgb_small_odd.dcm"))
     picture = Image.open(BytesIO(rendered(source, Rendering("image/png", icc_profile=profile))))
     assert ImageCms.getProfileName(ImageCms.ImageCmsProfile(BytesIO(picture.info["icc_profile"])))
 
 
 def test_a_report_is_html_and_text() -> None:
-    source = opened(real("test-SR.dcm"))
+    source = opened(real_object("test-SR.dcm"))
     page = rendered(source, Rendering("text/html")).decode()
     assert "3 cm" in page
     assert "&lt;&gt;" in page
@@ -95,9 +91,9 @@ def test_a_report_is_html_and_text() -> None:
 
 
 def test_an_ecg_is_drawn() -> None:
-    source = opened(real("waveform_ecg.dcm"))
+    source = opened(real_object("waveform_ecg.dcm"))
     picture = Image.open(BytesIO(rendered(source, Rendering("image/png"))))
     dark = np.asarray(picture.convert("L")) < 60
     assert all(dark[top : top + 120].any() for top in range(0, picture.height, 120)), "each of 12 leads"
     with pytest.raises(CannotUnderstand, match="no picture"):
-        rendered(opened(real("rtplan.dcm")), Rendering("image/png"))
+        rendered(opened(real_object("rtplan.dcm")), Rendering("image/png"))
