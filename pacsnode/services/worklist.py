@@ -20,6 +20,7 @@ from pacsnode.workflow.worklist_search import view_of
 _RESERVED: Final = (0, 1)
 _FUZZY_NAMES: Final = 2
 _TIMEZONE: Final = 3
+_UNSAID: Final = "ISO_IR 100"  # where it suffices: modalities that name no character set seldom know UTF-8
 
 
 class WorklistService(ServiceClass):
@@ -50,13 +51,14 @@ class WorklistService(ServiceClass):
         encoding = encoding_of(request.context.transfer_syntax)
         query = self._query_of(request)
         view = view_of(self._visibility, association.calling_ae, association.called_ae)
+        character_set = query.character_set or _UNSAID
         matches = 0
         try:
             async with aclosing(self._worklist.find(query, view)) as chunks:
                 async for chunk in chunks:
                     for answer in chunk:
                         status = PENDING if answer.complete else PENDING_UNSUPPORTED_KEYS
-                        yield Response(status, encode_item(answer.elements, encoding, query.character_set))
+                        yield Response(status, encode_item(answer.elements, encoding, character_set))
                     matches += len(chunk)
         finally:
             association.log.info(

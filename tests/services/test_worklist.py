@@ -208,6 +208,14 @@ async def test_text_goes_out_as_utf_8_where_the_asked_character_set_lacks_it(scu
     assert answer.PatientName == "Yamada^Tarou=山田^太郎"
 
 
+async def test_text_goes_out_as_latin_1_where_no_character_set_is_asked_for(scu: Scu) -> None:
+    ((_, answer),) = await scu.find(PatientID="P1", PatientName="")
+    assert answer.SpecificCharacterSet == "ISO_IR 100"
+    assert answer.PatientName == "Müller^Jörg"
+    ((_, answer),) = await scu.find(PatientID="P2", PatientName="")
+    assert answer.SpecificCharacterSet == "ISO_IR 192"
+
+
 async def test_ascii_answers_have_no_character_set(scu: Scu) -> None:
     ((_, answer),) = await scu.find(PatientID="P3", PatientName="", SpecificCharacterSet="ISO_IR 100")
     assert "SpecificCharacterSet" not in answer
