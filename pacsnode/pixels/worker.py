@@ -125,6 +125,8 @@ def _coerced(job: Job, source: memoryview) -> memoryview:
 def _mapped(path: str) -> memoryview:
     """A view of a file; the mapping goes with the last view of it."""
     with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:  # of nothing there is no mapping
+            return memoryview(b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 

@@ -15,7 +15,7 @@ from pacsnode.archive.frame_index import fragments_of
 from pacsnode.archive.lookup import Held
 from pacsnode.errors import RequestRefused
 from pacsnode.pixels.rendering.request import Rendering
-from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, not_modified, single
+from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, Endpoint, not_modified, single
 from pacsnode.web.facade import Facade
 from pacsnode.web.frames import frame_numbers
 from pacsnode.web.media import Offer, acceptable
@@ -76,10 +76,10 @@ def routes(facade: Facade) -> list[BaseRoute]:
 
     levels = (STUDY, SERIES, INSTANCE)
     return [
-        *(Route(f"{level}/rendered", rendered, methods=METHODS) for level in levels),
-        Route(INSTANCE + "/frames/{frames}/rendered", rendered_frames, methods=METHODS),
-        *(Route(f"{level}/thumbnail", thumbnail, methods=METHODS) for level in levels),
-        Route(INSTANCE + "/frames/{frames}/thumbnail", thumbnail, methods=METHODS),
+        *(Route(f"{level}/rendered", Endpoint(rendered), methods=METHODS) for level in levels),
+        Route(INSTANCE + "/frames/{frames}/rendered", Endpoint(rendered_frames), methods=METHODS),
+        *(Route(f"{level}/thumbnail", Endpoint(thumbnail), methods=METHODS) for level in levels),
+        Route(INSTANCE + "/frames/{frames}/thumbnail", Endpoint(thumbnail), methods=METHODS),
     ]
 
 

@@ -105,9 +105,12 @@ class ArrivingFile:
     def _open(self, meta: FileMeta, head: bytes) -> None:
         """The name the data set gives itself rules, as when it is sent by C-STORE."""
         own = early_values(head[meta.data_offset :], meta.transfer_syntax, _OWN_UIDS)
-        self.sop_class = uid_of(own[SOP_CLASS_UID]) if own.get(SOP_CLASS_UID) else meta.sop_class
-        self.sop_instance = uid_of(own[SOP_INSTANCE_UID]) if own.get(SOP_INSTANCE_UID) else meta.sop_instance
+        self.sop_class, self.sop_instance = meta.sop_class, meta.sop_instance
         try:
+            if own.get(SOP_CLASS_UID):
+                self.sop_class = uid_of(own[SOP_CLASS_UID])
+            if own.get(SOP_INSTANCE_UID):
+                self.sop_instance = uid_of(own[SOP_INSTANCE_UID])
             if self.sop_class is None or self.sop_instance is None:
                 raise CannotUnderstand("the file names no SOP Class or Instance UID")
             self._acceptance.check(self.sop_class, meta.transfer_syntax)

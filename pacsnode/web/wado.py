@@ -85,7 +85,7 @@ def routes(facade: Facade) -> list[BaseRoute]:
             return await answer_single(facade, request, planned[0], etag, location)
         fields = [("etag", etag), ("cache-control", cache), ("vary", "Accept")]
         if offer == _ZIPPED:
-            return _zipped(facade, planned, fields)
+            return _zipped(planned, fields, await _begun(facade, request, planned))
         return await _multipart(facade, request, planned, len(found), fields)
 
     return [Route(path, Endpoint(retrieve), methods=METHODS) for path in (STUDY, SERIES, INSTANCE)]
@@ -161,11 +161,12 @@ async def _multipart(
     if all(one.is_stored for one in planned):
         # In a thread: the heads of 10,000 parts take 50 ms
         length = await asyncio.to_thread(_total, planned, head) + len(writer.end)
+    files = await _begun(facade, request, planned)
     if len(planned) == asked:
-        return Answer(200, fields, parts(_files(facade, planned)), length)
+        return Answer(200, fields, parts(files), length)
     missing = f"{asked - len(planned)} of {asked} instances cannot be had, or not in what is acceptable"
     fields.append(("warning", f'299 pacsnode "{missing}"'))
-    return Answer(206, fields, parts(_files(facade, planned)), length)
+    return Answer(206, fields, parts(files), length)
 
 
 def _total(planned: Sequence[Planned], head: Callable[..., bytes]) -> int:
@@ -177,12 +178,12 @@ def _total(planned: Sequence[Planned], head: Callable[..., bytes]) -> int:
     return total
 
 
-def _zipped(facade: Facade, planned: list[Planned], fields: list[tuple[str, str]]) -> Answer:
+def _zipped(planned: list[Planned], fields: list[tuple[str, str]], files: AsyncIterator[_Ready]) -> Answer:
     """The instances as files of a ZIP archive, in a folder for each series."""
 
     async def pieces() -> AsyncIterator[Buffer]:
         writer = ZipWriter()
-        async for one in _files(facade, planned):
+        async for one in files:
             yield writer.begin(f"{one.held.study}/{one.held.series}/{one.held.located.sop_instance}.dcm")
             if isinstance(one.body, (bytes, memoryview)):
                 yield await asyncio.to_thread(writer.counted, one.body)
@@ -207,6 +208,21 @@ async def _check(facade: Facade, planned: list[Planned]) -> list[Planned]:
     if not left:
         raise ProcessingFailure("the archive has lost the file")
     return left
+
+
+async def _begun(facade: Facade, request: Request, planned: Sequence[Planned]) -> AsyncIterator[_Ready]:
+    """The files, the first one made if it has to be: what is wrong with that is told as a status."""
+    files = _files(facade, planned)
+    if planned[0].is_stored or request.method != "GET":
+        return files
+    first = await anext(files)
+
+    async def all_files() -> AsyncIterator[_Ready]:
+        yield first
+        async for one in files:
+            yield one
+
+    return all_files()
 
 
 async def _files(facade: Facade, planned: Sequence[Planned]) -> AsyncIterator[_Ready]:
