@@ -41,6 +41,7 @@ from pacsnode.archive.search import Match, Search
 from pacsnode.archive.settling import Settler
 from pacsnode.archive.small_files import SmallFiles
 from pacsnode.archive.stored_file import Unreadable, row_of_content, row_of_file
+from pacsnode.archive.totals import TotalsOfArchive
 from pacsnode.archive.workers import Workers
 from pacsnode.archive.writer import Writer
 from pacsnode.dicom.part10 import file_meta
@@ -93,6 +94,7 @@ class Archive:
         self._search = Search(self._readers)
         self._locator = Locator(self._readers)
         self.lookup = Lookup(self._readers)
+        self.totals = TotalsOfArchive(self._readers, layout.root)
         self.aliases = Aliases(self._readers)
         self.frames = FrameIndex()
         self.metadata: Metadata  # made by open()

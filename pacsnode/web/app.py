@@ -18,6 +18,7 @@ from pacsnode.web import bulkdata, capabilities, frames, metadata, qido, rendere
 from pacsnode.web.facade import Facade
 from pacsnode.web.front import Cors, Front
 from pacsnode.web.problem import answer_error
+from pacsnode.web.start_page import start_page
 
 Health = Callable[[], dict[str, str | int]]
 """The facts of /health; `status` is among them and is "ok" while the node takes objects."""
@@ -43,7 +44,11 @@ def build_app(facade: Facade, health: Health) -> ASGIApp:
         return JSONResponse(facts, status_code=200 if facts["status"] == "ok" else 503)
 
     routes = [route for group in ROUTE_GROUPS for route in group(facade)]
-    router = Router([Route("/health", get_health, methods=["GET"]), *routes], redirect_slashes=False)
+    first = [
+        Route("/", start_page(facade, health), methods=["GET"]),
+        Route("/health", get_health, methods=["GET"]),
+    ]
+    router = Router([*first, *routes], redirect_slashes=False)
     handlers = {HTTPException: answer_error, PacsnodeError: answer_error}
     web = facade.settings.web
     return Front(ExceptionMiddleware(router, handlers), Cors(web.cors_origins, web.cors_methods))
