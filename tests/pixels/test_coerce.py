@@ -10,10 +10,11 @@ from pydicom.filewriter import dcmwrite
 
 from pacsnode.dicom.part10 import read_file_meta
 from pacsnode.dicom.patient import Coercion
-from pacsnode.errors import CannotTranscode, CannotUnderstand
+from pacsnode.errors import CannotTranscode
 from pacsnode.pixels.coerce import coerce
 from pacsnode.pixels.transcode import opened, write_as
 from tests.conftest import real_objects
+from tests.support.truth import REFUSED
 
 MOMENT = "20260105093000.000000+0000"
 PATIENT = ("PatientID", "IssuerOfPatientID")
@@ -55,7 +56,7 @@ def _value(data_set: Dataset, tag: int) -> object:
 
 
 def _readable() -> list[Path]:
-    return [path for path in real_objects() if path.stat().st_size < 2**20]
+    return [path for path in real_objects() if path.stat().st_size < 2**20 and path.name not in REFUSED]
 
 
 @pytest.mark.parametrize("name", ["DOE^JANE", "Müller^Jörg", "Yamada^Tarou=山田^太郎=やまだ^たろう"])
@@ -64,11 +65,7 @@ def test_nothing_else_changes_in_real_objects(name: str) -> None:
     seen = 0
     for path in _readable():
         before = dcmread(path)
-        try:
-            after = coerced(path, told)
-        except (CannotTranscode, CannotUnderstand) as error:
-            assert "cannot be read" in str(error) or "cut off" in str(error), path  # damaged ones
-            continue
+        after = coerced(path, told)
         seen += 1
         changed = differing(before, after) - {"SpecificCharacterSet"}
         assert changed <= {*told, "OriginalAttributesSequence"}, path
