@@ -114,7 +114,12 @@ class Pieces:
 
     async def read(self, open_file: Callable[[], int]) -> AsyncGenerator[memoryview, None]:
         """Give the pieces out, the next one being read while the last one is sent. Raises OSError."""
-        descriptor = await _in_thread(self.workers, open_file)
+        opening = _in_thread(self.workers, open_file)
+        try:
+            descriptor = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)  # whoever asked has gone, the thread has not
+            raise
         positions = range(self.start, self.end, PIECE)
 
         def read(position: int) -> bytes:
@@ -130,6 +135,11 @@ class Pieces:
         finally:
             await asyncio.wait({ahead})  # even if sending broke off: the descriptor is in use
             os.close(descriptor)
+
+
+def _close_opened(opening: asyncio.Future[int]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
 
 
 async def missing(workers: Workers, layout: Layout, objects: Sequence[Located]) -> set[int]:

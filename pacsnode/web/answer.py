@@ -6,7 +6,8 @@ read; when one breaks off the connection ends, so that nobody takes a part for t
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, nullcontext
 from typing import Final
 
 import structlog
@@ -68,8 +69,10 @@ class Answer:
 
     async def _stream(self, body: AsyncIterator[Buffer], scope: Scope, send: Send) -> None:
         try:
-            async for piece in body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # Closed here when the client has gone: left to the collector, files would stay open for a while
+            async with aclosing(body) if isinstance(body, AsyncGenerator) else nullcontext():
+                async for piece in body:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
         except (OSError, PacsnodeError) as error:
             # Without its last message uvicorn closes the connection
             log.warning("retrieve.broken_off", path=scope["path"], reason=str(error))
