@@ -1,17 +1,16 @@
 """Bodies that are whole in memory: conditional requests and content codings (RFC 9110 8.4, 8.8.3, 13)."""
 
 import asyncio
-import zlib
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from xxhash import xxh3_128_hexdigest
 
+from pacsnode.web.coding import CODINGS, Coding, coding_of
+
 COMPRESS_FROM: Final = 1024  # bytes; less is not worth the header
 IN_THREAD_FROM: Final = 64 * 1024  # bytes; zlib needs a millisecond for that
-_GZIP: Final = zlib.MAX_WBITS | 16
-_FAST: Final = 1
 
 
 async def conditional(request: Request, body: bytes, media_type: str, headers: dict[str, str]) -> Response:
@@ -23,36 +22,23 @@ async def tagged(
     request: Request, tag: str, body: bytes, media_type: str, headers: dict[str, str]
 ) -> Response:
     """As `conditional`, for a body whose tag is known."""
-    compressed = len(body) >= COMPRESS_FROM and accepts_gzip(request)
-    etag = etag_of(tag, gzipped=compressed)
-    headers = {**headers, "ETag": etag}
+    coding = coding_of(request) if len(body) >= COMPRESS_FROM else None
+    headers = {**headers, "ETag": etag_of(tag, coding)}
     if is_known(request, tag):
         return Response(status_code=304, headers=headers)
-    if compressed:
-        headers["Content-Encoding"] = "gzip"
-        body = await asyncio.to_thread(gzipped, body) if len(body) >= IN_THREAD_FROM else gzipped(body)
+    if coding is not None:
+        headers["Content-Encoding"] = coding.name
+        in_thread = len(body) >= IN_THREAD_FROM
+        body = await asyncio.to_thread(coding.encode, body) if in_thread else coding.encode(body)
     return Response(body, headers=headers, media_type=media_type)
 
 
-def etag_of(tag: str, *, gzipped: bool) -> str:
+def etag_of(tag: str, coding: Coding | None) -> str:
     """A strong validator: each coding of a representation has its own (RFC 9110 8.8.3.3)."""
-    return f'"{tag}-gz"' if gzipped else f'"{tag}"'
+    return f'"{tag}{coding.suffix}"' if coding is not None else f'"{tag}"'
 
 
 def is_known(request: Request, tag: str) -> bool:
     """Whether If-None-Match names the content, in any coding."""
     given = [part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")]
-    return "*" in given or f'"{tag}"' in given or f'"{tag}-gz"' in given
-
-
-def accepts_gzip(request: Request) -> bool:
-    for coding in request.headers.get("accept-encoding", "").lower().split(","):
-        name, _, weight = coding.partition(";")
-        if name.strip() in ("gzip", "*"):
-            return weight.replace(" ", "").rstrip("0.") not in ("q=", "q")
-    return False
-
-
-def gzipped(body: bytes) -> bytes:
-    compressor = zlib.compressobj(_FAST, zlib.DEFLATED, _GZIP)
-    return compressor.compress(body) + compressor.flush()
+    return "*" in given or any(etag_of(tag, coding) in given for coding in (None, *CODINGS))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -18,7 +17,8 @@ from pacsnode.archive.metadata import SeriesVersion
 from pacsnode.dicom.xml_model import native_model
 from pacsnode.errors import CannotUnderstand, RequestRefused
 from pacsnode.web import media, multipart
-from pacsnode.web.body import accepts_gzip, conditional, etag_of, is_known
+from pacsnode.web.body import conditional, etag_of, is_known
+from pacsnode.web.coding import Coding, coding_of
 from pacsnode.web.facade import Facade
 from pacsnode.web.origin import dicomweb_root
 from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, instance_of, uids_of
@@ -33,8 +33,6 @@ OFFERS: Final = (
 HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding"}
 REMEMBERED: Final = 32 * 2**20  # bytes of answers
 LONGEST_REMEMBERED: Final = 8 * 2**20  # bytes of one
-_GZIP: Final = zlib.MAX_WBITS | 16
-_FAST: Final = 1
 # A key with its quotes cannot be part of a value: quotes are escaped there.
 _REFERENCE: Final = b'"BulkDataURI":"'
 
@@ -85,24 +83,24 @@ class MetadataResources:
             raise RequestRefused(404, f"there is no such {('study', 'series')[len(uids) - 1]}")
         root = dicomweb_root(request, self._facade.settings.web.public_url)
         tag = xxh3_128_hexdigest(repr((versions, root, offer)).encode())[:24]
-        gzipped = accepts_gzip(request)
-        headers = {**HEADERS, "ETag": etag_of(tag, gzipped=gzipped)}
+        coding = coding_of(request)
+        headers = {**HEADERS, "ETag": etag_of(tag, coding)}
         if is_known(request, tag):
             return Response(status_code=304, headers=headers)
-        if gzipped:
-            headers["Content-Encoding"] = "gzip"
+        if coding is not None:
+            headers["Content-Encoding"] = coding.name
         if offer.multipart:
             writer = multipart.Writer(media.XML, request.url.path)
             pieces = self._documents(versions, root, writer)
-            if gzipped:
-                pieces = _compressed(pieces)
+            if coding is not None:
+                pieces = _compressed(pieces, coding)
             return StreamingResponse(pieces, headers=headers, media_type=writer.content_type)
         known = self._answers.get(headers["ETag"])
         if known is not None:
             return Response(known, headers=headers, media_type=offer.type)
         pieces = self._array(versions, root)
-        if gzipped:
-            pieces = _compressed(pieces)
+        if coding is not None:
+            pieces = _compressed(pieces, coding)
         body, rest = await _begun(pieces)
         if rest is None:
             self._answers.keep(headers["ETag"], body)
@@ -161,8 +159,8 @@ def _with_root(text: bytes, root: str) -> bytes:
     return text.replace(_REFERENCE, _REFERENCE + root.encode())
 
 
-async def _compressed(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    compressor = zlib.compressobj(_FAST, zlib.DEFLATED, _GZIP)
+async def _compressed(pieces: AsyncIterator[bytes], coding: Coding) -> AsyncIterator[bytes]:
+    compressor = coding.begin()
     async for piece in pieces:
         yield await asyncio.to_thread(partial(compressor.compress, piece))
     yield compressor.flush()
