@@ -82,8 +82,8 @@ def _change(connection: sqlite3.Connection, alias: Alias, touched: dict[int, Non
     former = execute(
         "SELECT id FROM patient_alias WHERE patient_id = ? AND issuer_of_patient_id = ?", received
     ).fetchone()
-    if (former[0] == alias.id) if former else not alias.attributes:
-        return  # it is known
+    if (former[0] if former else None) == (alias.id if alias.attributes else None):
+        return  # it is so already
     studies = execute(
         "SELECT id, patient_fk FROM study WHERE alias = ? AND alias <> 0"
         " UNION SELECT id, patient_fk FROM study WHERE alias = 0"
