@@ -6,6 +6,7 @@ that lead nowhere. When nobody can tell, URLs begin at the root: the client adds
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -15,6 +16,16 @@ ROOT: Final = "/dicomweb"
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~%+-]+)*")
 _PAIR: Final = re.compile(r'\s*([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))')
+_TELLING: Final = frozenset(
+    {
+        b"host",
+        b"forwarded",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-forwarded-prefix",
+    }
+)
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
@@ -22,15 +33,23 @@ def base_url(request: Request, public_url: str) -> str:
     """What stands before the paths of this server, "" where URLs begin at the root; no slash at the end."""
     if public_url:
         return public_url
-    headers = request.headers
+    scope = request.scope
+    told = tuple([(name, value) for name, value in scope["headers"] if name in _TELLING])
+    server = scope.get("server")
+    return _base_url(told, scope["scheme"], str(server[1]) if server else "")
+
+
+@lru_cache(maxsize=256)  # clients say the same in each request
+def _base_url(told: tuple[tuple[bytes, bytes], ...], own_scheme: str, own_port: str) -> str:
+    headers = Headers(raw=list(told))
     prefix = _first(headers, "x-forwarded-prefix").rstrip("/")
     prefix = prefix if _PREFIX.fullmatch(prefix) else ""
     scheme, authority = _forwarded(headers)
     if not authority:
-        authority = _trusted_host(request)
+        authority = _trusted_host(headers, own_scheme, own_port)
         if not authority:
             return prefix
-    scheme = scheme if scheme in _DEFAULT_PORTS else request.scope["scheme"]
+    scheme = scheme if scheme in _DEFAULT_PORTS else own_scheme
     return f"{scheme}://{authority}{prefix}"
 
 
@@ -62,12 +81,11 @@ def _outermost(forwarded: str) -> str:
     return match[0] if match else ""
 
 
-def _trusted_host(request: Request) -> str:
-    host = _checked(request.headers.get("host", ""))
-    server = request.scope.get("server")
+def _trusted_host(headers: Headers, own_scheme: str, own_port: str) -> str:
+    host = _checked(headers.get("host", ""))
     port = re.search(r":([0-9]+)$", host)
-    named = port[1] if port else _DEFAULT_PORTS.get(request.scope["scheme"], "")
-    return host if server and named == str(server[1]) else ""
+    named = port[1] if port else _DEFAULT_PORTS.get(own_scheme, "")
+    return host if named and named == own_port else ""
 
 
 def _first(headers: Headers, name: str) -> str:
