@@ -55,9 +55,9 @@ _DUMMIES: Final = {
     **dict.fromkeys((b"AE", b"CS", b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"), _TEXT),
     b"AS": b"000Y",
     b"DA": b"19000101",
-    b"DS": b"0 ",
+    b"DS": b"1 ",
     b"DT": b"19000101000000",
-    b"IS": b"0 ",
+    b"IS": b"1 ",  # 0 is no number of a frame
     b"TM": b"000000",
     b"UR": b"urn:anonymized",
 }

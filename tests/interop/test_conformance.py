@@ -13,16 +13,19 @@ from pynetdicom.presentation import build_context
 from pacsnode.node import Node
 from tests.conftest import run, settings_for
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 ROW = re.compile(r"^\| (?P<name>.+) \| `(?P<uid>[0-9.]+)` \| (?P<scu>yes|no) \| (?P<scp>yes|no) \|$", re.M)
 
 
-@pytest_asyncio.fixture
-async def statement(tmp_path: Path) -> str:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def statement(tmp_path_factory: pytest.TempPathFactory) -> str:
     """As the command prints it."""
-    env = {"PACSNODE_AE_TITLE": "ALPHA", "PACSNODE_STORAGE": str(tmp_path / "storage")}
+    storage = tmp_path_factory.mktemp("statement") / "storage"
+    env = {"PACSNODE_AE_TITLE": "ALPHA", "PACSNODE_STORAGE": str(storage)}
     done = await run(sys.executable, "-m", "pacsnode.cli", "conformance", env=env)
     assert done.status == 0, done.output
-    assert not (tmp_path / "storage").exists()
+    assert not storage.exists()
     return done.output
 
 
@@ -39,7 +42,6 @@ def granted(port: int, sop_classes: list[str]) -> set[str]:
     return found
 
 
-@pytest.mark.asyncio
 async def test_what_is_stated_is_granted_and_nothing_else(statement: str, tmp_path: Path) -> None:
     rows = {row["uid"]: row for row in ROW.finditer(statement)}
     provided = [uid for uid, row in rows.items() if row["scp"] == "yes"]
@@ -49,7 +51,6 @@ async def test_what_is_stated_is_granted_and_nothing_else(statement: str, tmp_pa
         assert await asyncio.to_thread(granted, node.dimse_port, provided + others) == set(provided)
 
 
-@pytest.mark.asyncio
 async def test_the_statement_has_its_sections_and_the_configuration(statement: str) -> None:
     headings = re.findall(r"^#{2,3} (.+)$", statement, re.M)
     for heading in (

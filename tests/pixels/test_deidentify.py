@@ -219,18 +219,17 @@ def test_sequences_that_cannot_be_read_go() -> None:
 
 
 @needs("dciodvfy")
-@pytest.mark.parametrize(
-    "name",
-    ["CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "MR_small_RLE.dcm", "liver_1frame.dcm", "rtdose_rle.dcm"],
-)
-def test_a_foreign_validator_finds_nothing_new(name: str, tmp_path: Path) -> None:
-    path = next(path for path in REAL if path.name == name)
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
+def test_a_foreign_validator_finds_nothing_new(path: Path, tmp_path: Path) -> None:
+    if is_refused(path):
+        return
     out = tmp_path / "cleaned.dcm"
     out.write_bytes(deidentified(path))
     assert errors_of(out) <= errors_of(path)
 
 
 def errors_of(path: Path) -> set[str]:
+    """What dicom3tools objects to, without the values it names."""
     done = subprocess.run(["dciodvfy", str(path)], capture_output=True, check=False)
     lines = done.stderr.decode("latin-1").splitlines()
-    return {re.sub(r"[0-9a-f]*[0-9]+|<.*?>", "", line) for line in lines if line.startswith("Error")}
+    return {re.sub(r"[0-9.]+", "", line) for line in lines if line.startswith("Error")}

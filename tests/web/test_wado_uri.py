@@ -16,6 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from pacsnode.node import Node
+from pacsnode.web.resources import RESOURCES
 from tests.conftest import needs, real_objects, settings_for
 from tests.support.objects import Part10, part10
 from tests.support.sending import send_files
@@ -177,6 +178,25 @@ async def test_a_wrong_request_is_refused_with_a_reason(web: Web, wrong: dict[st
     answer = await web.get("CT_small.dcm", **wrong)
     assert answer.status_code == 400
     assert answer.json()["detail"]
+
+
+async def test_every_parameter_that_is_described_is_read(web: Web) -> None:
+    (row,) = (row for row in RESOURCES if row.path == "/wado")
+    needed = {"windowCenter": "windowWidth", "windowWidth": "windowCenter"}
+    needed |= {"presentationUID": "presentationSeriesUID", "presentationSeriesUID": "presentationUID"}
+    of_files = {"transferSyntax", "anonymize"}
+    for parameter in row.parameters:
+        name = parameter.name
+        if name == "charset":
+            assert (await web.get("test-SR.dcm", charset="!")).status_code == 406
+            continue
+        query: dict[str, object] = {name: "!"}
+        if name in needed:
+            query[needed[name]] = "1"
+        if name in of_files:
+            query["contentType"] = DICOM
+        assert (await web.get("CT_small.dcm", **query)).status_code == 400, name
+    assert (await web.get("CT_small.dcm", unknown="!")).status_code == 200
 
 
 async def test_what_is_missing_and_what_is_not_here(web: Web) -> None:
