@@ -42,7 +42,9 @@ class Cors:
         headers = [
             (b"access-control-allow-origin", allowed.encode("latin-1")),
             (b"access-control-expose-headers", EXPOSED.encode()),
-            (b"cross-origin-resource-policy", b"cross-origin"),  # for pages that are cross-origin isolated
+            # For pages that are cross-origin isolated: what they load by tag, and documents in frames (PDF)
+            (b"cross-origin-resource-policy", b"cross-origin"),
+            (b"cross-origin-embedder-policy", b"require-corp"),
         ]
         return headers if allowed == "*" else [*headers, (b"vary", b"Origin")]
 

@@ -17,6 +17,7 @@ async def test_a_page_of_any_origin_may_read(web: httpx.AsyncClient) -> None:
         answer = await web.get(path, headers=PAGE)
         assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+        assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
         assert "Warning" in answer.headers["access-control-expose-headers"]
 
 
