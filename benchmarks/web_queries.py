@@ -13,6 +13,7 @@ from benchmarks.report import Goal, Metric
 from benchmarks.targets import Target
 
 SHARE = 5  # of the studies that C-FIND is measured with, one in so many
+FULL = 20_000  # studies in the index that the goals are for
 LONG = 1200  # studies that a range of dates is chosen for
 PAGE = 100
 DRAWN = 500  # keys a slot, over and over
@@ -36,9 +37,10 @@ def qido(bench: Bench) -> None:
             with bench.noting(filling, target):
                 known[target.name] = fill(bench, target, bench.studies // SHARE, filling, size)
         filled = [target for target in targets if target.name in known]
+        by_key = Goal(ratio=15) if bench.studies >= SHARE * FULL else None  # with fewer a peer is fast
         for key in KEYS:
             asked = partial(_by_key, known, key)
-            _row(bench, filled, f"by {key}", Goal(ratio=15), asked)
+            _row(bench, filled, f"by {key}", by_key, asked)
         _row(bench, filled, "by PatientID, 8 connections", None, partial(_by_key, known, "PatientID"), 8)
         _row(bench, filled, f"first page of {PAGE}", Goal(ratio=15), _page)
         _row(bench, filled, f"range of dates, {LONG} rows or so", Goal(ratio=8), partial(_range, known))

@@ -112,7 +112,9 @@ class _Scan(Generic[_Made]):
         if self._left is not None:
             matches = matches[: self._left]
             self._left -= len(matches)
-        if len(rows) < asked or self._left == 0:
+        if len(rows) < asked:
+            self._cursor = None  # SQLite has ended the statement with its last row: no hop is wanted for that
+        if self._cursor is None or self._left == 0:
             await self.close()
         return matches
 
