@@ -7,6 +7,7 @@ what is running ends, the archive closes.
 import asyncio
 import gc
 import os
+import resource
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -22,7 +23,7 @@ from pacsnode.dicom.uid import UID
 from pacsnode.errors import ConfigurationError
 from pacsnode.hl7.listener import Hl7Listener
 from pacsnode.log import configure, set_level
-from pacsnode.net.acceptor import Acceptor, AcceptorOptions
+from pacsnode.net.acceptor import CONNECTIONS_PER_ASSOCIATION, Acceptor, AcceptorOptions
 from pacsnode.net.association import timeouts_of
 from pacsnode.net.service import ServiceRegistry
 from pacsnode.notify import ServiceManager
@@ -40,6 +41,10 @@ from pacsnode.workflow.workflow import Workflow
 _CLOSING_TIME: Final = 30.0  # seconds, generous, from the end of the drain to the end of the process
 # An object makes some 100 containers and no cycles: the default of 700 would look for cycles all the time.
 _COLLECT_AFTER: Final = 50_000
+_DESCRIPTORS: Final = 65_536  # more than any number of associations the settings allow is likely to take
+_DESCRIPTORS_BESIDE: Final = (
+    256  # open files that are no DICOM connections: index, journal, objects, web clients
+)
 
 
 class Node:
@@ -240,10 +245,26 @@ def serve(load: Callable[[], Settings]) -> int:
     """
     settings = load()
     configure(settings.log.level, settings.log.format, gather=True)
+    _raise_descriptor_limit(settings)
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings, load))
+
+
+def _raise_descriptor_limit(settings: Settings) -> None:
+    """Allow as many open files as the system lets us; tell when a full house would not find enough.
+
+    The usual 1024 protects programs that use select(2), which nothing here does.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    # a connection takes two, see net/transport
+    needed = 2 * CONNECTIONS_PER_ASSOCIATION * settings.dimse.max_associations + _DESCRIPTORS_BESIDE
+    if allowed < needed:
+        structlog.get_logger().warning("node.few_descriptors", allowed=allowed, needed=needed)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -50,7 +50,7 @@ SINGLE_VALUED_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})  # a backslash is
 MULTIPLE_VALUE_VRS: Final = frozenset({"AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"})  # C.2.2.2.8
 # Bulk is not kept in the index and is no key (PS3.4 C.2.2.2 matches strings, dates, UIDs and sequences).
 UNMATCHABLE_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-# Where the attributes of patients, studies, visits, orders and procedures are (PS3.6). The others describe how
+# Where the attributes of patients, studies, visits, orders and procedures are (PS3.6). The others tell how
 # an image was acquired and is presented: a study has as many Slice Thicknesses as images.
 STUDY_GROUPS: Final = frozenset({0x0008, 0x0010, 0x0012, 0x0032, 0x0038, 0x0040})
 

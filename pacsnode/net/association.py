@@ -41,6 +41,7 @@ from pacsnode.ul.upper_layer import (
 
 UNWRITTEN_HIGH: Final = 8 * 2**20  # bytes held for the disk before the socket is left unread
 UNWRITTEN_LOW: Final = 2 * 2**20  # bytes at which reading goes on
+UNWRITTEN_IN_ALL: Final = 128 * 2**20  # bytes that all associations of an acceptor may hold, shared evenly
 _TICK: Final = 1.0  # seconds between two looks at the clock
 
 _numbers = itertools.count(1)
@@ -62,6 +63,10 @@ def timeouts_of(dimse: Dimse) -> Timeouts:
 
 class Owner(Protocol):
     """Who accepts associations; see `Acceptor`."""
+
+    @property
+    def associations(self) -> int:
+        """How many associations are established now."""
 
     def opened(self, association: Association) -> None:
         """A connection has been made."""
@@ -143,7 +148,7 @@ class Association:
         The peer may hold back what it has until it gets an acknowledgement, but not where it has nothing.
         """
         performer = self._performer
-        if performer.is_full or self._invoker.has_unread or performer.unwritten > UNWRITTEN_HIGH:
+        if performer.is_full or self._invoker.has_unread or self._is_behind(performer.unwritten):
             self._transport.pause_reading()
         return not (self._assembler.is_idle and performer.is_idle and self._invoker.has_been_answered)
 
@@ -321,6 +326,13 @@ class Association:
             return
         if not performer.is_full and not self._invoker.has_unread and performer.unwritten <= UNWRITTEN_LOW:
             self._transport.resume_reading()
+
+    def _is_behind(self, unwritten: int) -> bool:
+        """Whether as much waits for the disk as this association may hold; the more there are, the less."""
+        if unwritten <= UNWRITTEN_LOW:
+            return False
+        others = self._owner.associations if self._owner is not None else 1
+        return unwritten > min(UNWRITTEN_HIGH, UNWRITTEN_IN_ALL // max(others, 1))
 
     # Establishment and end
 

@@ -1,6 +1,7 @@
 """`pacsnode serve` as systemd runs it: readiness, reload, stop."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,15 +15,16 @@ import pytest
 class Service:
     """A started `pacsnode serve` and the datagrams it sends to the service manager."""
 
-    def __init__(self, folder: Path, config: Path) -> None:
+    def __init__(self, folder: Path, config: Path, descriptors: tuple[int, int] | None = None) -> None:
         self.config = config
         self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.manager.bind(str(folder / "notify"))
         self.manager.settimeout(30)
         self.log = folder / "log"
+        limited = ["prlimit", f"--nofile={descriptors[0]}:{descriptors[1]}"] if descriptors else []
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pacsnode.cli", "serve", "--config", str(config)],
+                [*limited, sys.executable, "-m", "pacsnode.cli", "serve", "--config", str(config)],
                 env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "200000"},
                 cwd=folder,
                 stderr=log,
@@ -61,6 +63,19 @@ def test_sigterm_ends_it_with_status_0(service: Service) -> None:
     service.wait_for("STOPPING=1")
     assert service.process.wait(20) == 0
     assert "Traceback" not in service.log.read_text()
+
+
+def test_a_low_limit_of_open_files_is_raised_or_told(tmp_path: Path) -> None:
+    config = tmp_path / "pacsnode.toml"
+    config.write_text("[dimse]\nport = 0\n[web]\nport = 0\n[storage]\nreserve = 0\n")
+    service = Service(tmp_path, config, descriptors=(128, 700))
+    try:
+        service.wait_for("READY=1")
+        limits = Path(f"/proc/{service.process.pid}/limits").read_text()
+        assert re.search(r"Max open files +700 +700 ", limits)
+        assert '"event": "node.few_descriptors", "allowed": 700, "needed": 768' in service.log.read_text()
+    finally:
+        service.close()
 
 
 def test_sighup_takes_over_the_log_level_and_names_what_waits(service: Service) -> None:

@@ -1,14 +1,17 @@
 """Back-pressure: whoever is faster than the disk, or slower than the index, waits in its own memory."""
 
 import asyncio
+import gc
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import structlog
 
 from pacsnode.archive.workers import Workers
-from pacsnode.net.association import UNWRITTEN_HIGH
+from pacsnode.net import association
+from pacsnode.net.association import UNWRITTEN_HIGH, Association
 from pacsnode.node import Node
 from tests.support.objects import data_set_bytes, identifier, made, object_path
 from tests.support.raw import CT_IMAGE, EXPLICIT, STUDY_ROOT_FIND, RawPeer, find_message, store_message
@@ -74,6 +77,29 @@ async def test_a_sender_waits_while_the_disk_is_behind(node: Node, root: Path, d
         assert (await peer.reply()).status == 0x0000
         assert await peer.release()
     assert data_set_bytes(object_path(root, LONG)) == LONG.data
+
+
+async def test_many_senders_share_what_may_wait_for_the_disk(
+    node: Node, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "UNWRITTEN_IN_ALL", 12 * 2**20)
+    async with AsyncExitStack() as stack:
+        peers = [
+            await stack.enter_async_context(await RawPeer.associated(node.dimse_port, (CT_IMAGE, [EXPLICIT])))
+            for _ in range(4)
+        ]
+        disk.stop()
+        for number, peer in enumerate(peers):
+            item = made(number, pixels=12_000_000)
+            peer.send(store_message(1, 1, CT_IMAGE, item.sop, item.data, 262144))
+        served = [o for o in gc.get_objects() if type(o) is Association and not o.ended.is_set()]
+        await eventually(lambda: not any(one._transport.is_reading for one in served), "all wait")
+        waiting = [one._performer.unwritten for one in served]
+        assert len(waiting) == 4
+        assert all(3 * 2**20 < bytes_held < 4 * 2**20 for bytes_held in waiting), waiting
+        disk.go_on()
+        for peer in peers:
+            assert (await peer.reply()).status == 0x0000
 
 
 async def test_others_are_served_while_one_waits_for_the_disk(node: Node, disk: Disk) -> None:
