@@ -114,8 +114,8 @@ class _Cleaning:
         vr = element.vr if element.vr not in (None, b"UN") else vr_of(data_set, tag)
         assert vr is not None
         if isinstance(value, Fragments):
-            return element
-        if vr == b"SQ" and not isinstance(value, Sequence):
+            return element if tag == PIXEL_DATA else None
+        if dictionary_VR(tag) == "SQ" and not isinstance(value, Sequence):
             value = _items_of_unknown(data_set, tag, value)
         if isinstance(value, Sequence):
             return self._sequence(tag, value, action, dummies)
@@ -123,8 +123,8 @@ class _Cleaning:
             return element
         if action == "Z":
             return Element(tag, vr, b"")
-        if vr == b"UI":
-            return self._uids(element, bytes(value)) if action or dummies else element
+        if action == "U" or (dummies and vr == b"UI"):
+            return self._uids(element, bytes(value))
         if action == "D" or (dummies and vr not in _KEPT_IN_DUMMIES):
             return Element(tag, vr, self._dummy(tag, vr, bytes(value)))
         return element
@@ -150,7 +150,7 @@ class _Cleaning:
 
 
 def _items_of_unknown(data_set: DataSet, tag: int, value: Buffer) -> Sequence:
-    """The items of a sequence that is encoded as UN (PS3.5 6.2.2), none when they cannot be read."""
+    """The items of a sequence that was read as bytes (PS3.5 6.2.2), none when they cannot be read."""
     data = element_head(tag, b"SQ", len(value), _IMPLICIT) + bytes(value)
     try:
         sequence = read(memoryview(data), _IMPLICIT).elements[0].value
@@ -163,7 +163,7 @@ def _items_of_unknown(data_set: DataSet, tag: int, value: Buffer) -> Sequence:
 
 
 def _is_unknown(tag: int) -> bool:
-    """Whether it is not known to identify nobody: private, of a curve or an overlay, or of no edition."""
+    """Whether nobody here can say what it holds: private, of a curve or an overlay, or of no edition."""
     group = tag >> 16
     if group & 1 or group & 0xFF00 in (0x5000, 0x6000):
         return True

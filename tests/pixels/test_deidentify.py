@@ -19,7 +19,7 @@ from pacsnode.dicom.uid import UID, pseudonymous_uid
 from pacsnode.errors import CannotDeidentify
 from pacsnode.pixels.confidentiality_profile import ACTIONS
 from pacsnode.pixels.deidentify import deidentify
-from pacsnode.pixels.recode import DataSet, Element, read
+from pacsnode.pixels.recode import DataSet, Element, Fragments, read
 from pacsnode.pixels.transcode import opened, write_as
 from tests.conftest import needs, real_objects
 from tests.support.objects import encoded, read_data_set
@@ -211,6 +211,9 @@ def test_sequences_that_cannot_be_read_go() -> None:
     tree.set(0x00291010, b"LO", b"John")
     tree.set(0x60003000, b"OW", b"John")
     tree.set(0x00100010, b"UN", b"John")
+    tree.set(0x0020000D, b"LO", b"John")  # with a wrong VR
+    tree.set(0x00082112, b"OB", b"John")
+    tree.set(0x00089215, b"OB", Fragments(b"", [memoryview(b"John")]))
     tree.elements.append(Element(0x00081070, None, b"John"))
     deidentify(tree, KEY)
     out = BytesIO()
