@@ -1,4 +1,4 @@
-"""Patients updated and merged, as real peers see it: python-hl7, DCMTK, pynetdicom, dicomweb-client (IHE PIR)."""
+"""Patients updated and merged, as python-hl7, DCMTK, pynetdicom and dicomweb-client see it (IHE PIR)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -32,7 +32,7 @@ WRONG = named(
 )
 RIGHT = named("MR_small.dcm")
 NAME = "Müller^Jörg"
-# PatientName, PatientID, PatientBirthDate, PatientSex, OriginalAttributesSequence; text that becomes UTF-8 is told so
+# Name, ID, birth date, sex, Original Attributes Sequence; and that text has become UTF-8
 COERCED = {"(0010,0010)", "(0010,0020)", "(0010,0030)", "(0010,0040)", "(0400,0561)", "(0008,0005)"}
 
 
@@ -92,12 +92,12 @@ async def tell(node: Node, message: str) -> str:
 
 async def found(node: Node, folder: Path, level: str, *keys: str) -> list[Dataset]:
     """What findscu is answered."""
-    folder.mkdir()
+    await asyncio.to_thread(folder.mkdir)
     arguments = [part for key in (f"QueryRetrieveLevel={level}", *keys) for part in ("-k", key)]
     root = "-P" if level == "PATIENT" else "-S"
     done = await run("findscu", root, "-X", "-od", str(folder), *arguments, "127.0.0.1", str(node.dimse_port))
     assert done.status == 0, done.output
-    return [dcmread(path, force=True) for path in sorted(folder.iterdir())]
+    return [dcmread(path, force=True) for path in await asyncio.to_thread(lambda: [*folder.iterdir()])]
 
 
 def check(received: Iterable[Dataset], sent: dict[str, Path], folder: Path) -> None:
@@ -111,6 +111,9 @@ def check(received: Iterable[Dataset], sent: dict[str, Path], folder: Path) -> N
         if was.PatientID == "X1":
             assert changed == set(), original
             continue
+        if data_set.file_meta.TransferSyntaxUID != was.file_meta.TransferSyntaxUID:  # no big endian by HTTP
+            assert (data_set.pixel_array == was.pixel_array).all()
+            changed.discard("(7FE0,0010)")
         assert {"(0010,0010)", "(0400,0561)"} <= changed <= COERCED, original
         assert (data_set.PatientID, str(data_set.PatientName)) == ("P9", NAME)
         assert (data_set.PatientBirthDate, data_set.PatientSex) == ("19700102", "M")
