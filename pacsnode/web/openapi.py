@@ -77,7 +77,7 @@ def _operation(resource: Resource) -> JSON:
     operation: JSON = {
         "operationId": "".join(char for char in resource.transaction.title() if char.isalnum()),
         "summary": resource.transaction,
-        "description": f"PS3.18 {resource.section}",
+        "description": f"PS3.18 {resource.section}. {resource.note}".strip(),
         "tags": [group_of(resource)],
         "parameters": [
             *(_path_parameter(name) for name in resource.variables),

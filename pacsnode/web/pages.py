@@ -33,8 +33,8 @@ td:first-child code { white-space: nowrap; } ul { margin: .25rem 0; padding-left
 .figures div { padding: .75rem 1rem; border: 1px solid var(--line); border-radius: .5rem; }
 dt { color: var(--soft); font-size: .875rem; } dd { margin: 0; font-size: 1.4rem; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
-@media (max-width: 44rem) { td:first-child code { white-space: normal; }
-  summary { grid-template-columns: 3.5rem minmax(0, 1fr); }
+@media (max-width: 28rem) { td:first-child code { white-space: normal; } }
+@media (max-width: 44rem) { summary { grid-template-columns: 3.5rem minmax(0, 1fr); }
   summary .soft { grid-column: 2; } .body { padding-left: .25rem; } }
 """
 
@@ -102,6 +102,8 @@ def _described(resource: Resource) -> str:
         f'<span class="soft">{escape(resource.transaction)}</span></summary><div class="body">',
         f'<p class="soft">PS3.18 {resource.section}. Answers {", ".join(map(str, resource.statuses))}.</p>',
     ]
+    if resource.note:
+        parts.append(f"<p>{escape(resource.note)}</p>")
     if parameters:
         parts.append(_table(parameters))
     if resource.takes:

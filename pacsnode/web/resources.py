@@ -7,6 +7,8 @@ its row, and asks each resource for each of its media types.
 from dataclasses import dataclass, replace
 from typing import Final
 
+from pydicom.datadict import dictionary_description, dictionary_VR
+
 from pacsnode.web import metadata, qido
 from pacsnode.web.media import DICOM, JSON, OCTETS, XML, Offer
 from pacsnode.web.origin import ROOT
@@ -48,6 +50,7 @@ class Resource:
     parameters: tuple[Parameter, ...] = ()
     takes: tuple[str, ...] = ()
     statuses: tuple[int, ...] = (200, 304, 400, 404, 406)
+    note: str = ""
 
     @property
     def template(self) -> str:
@@ -86,6 +89,16 @@ _KEYS: Final = {
     "series": "Modality SeriesInstanceUID SeriesNumber PerformedProcedureStepStartDate "
     "PerformedProcedureStepStartTime",
     "instances": "SOPClassUID SOPInstanceUID InstanceNumber",
+}
+_MATCHING: Final = {
+    "CS": "a value, * and ?, or a list",
+    "DA": "a day, or a range",
+    "IS": "a number",
+    "LO": "a value, * and ?",
+    "PN": "a name, * and ?",
+    "SH": "a value, * and ?",
+    "TM": "a time, or a range",
+    "UI": "a UID, or a list",
 }
 _RENDERED: Final = (
     Parameter(
@@ -164,10 +177,15 @@ def _of_level(path: str, level: str) -> tuple[Resource, ...]:
 
 
 def _search(path: str, transaction: str, *levels: str) -> Resource:
-    keys = (Parameter(name, "matching") for level in levels for name in _KEYS[level].split())
+    keys = (
+        Parameter(name, f"{dictionary_description(name)}: {_MATCHING[dictionary_VR(name)]}")
+        for level in levels
+        for name in _KEYS[level].split()
+    )
     return Resource(
         ROOT + path, "GET", transaction, "10.6", tuple(map(str, qido.OFFERS)), (*keys, *_SEARCH),
         statuses=(200, 204, 304, 400, 406),
+        note="Any other attribute matches too: by keyword, tag, or path into sequences.",
     )  # fmt: skip
 
 

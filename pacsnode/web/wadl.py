@@ -75,7 +75,10 @@ def _method(resource: Resource) -> Tree:
     success = [status for status in resource.statuses if status < 400]
     failure = [status for status in resource.statuses if status >= 400]
     words = resource.transaction.replace("(", "").replace(")", "").split()
-    doc: Tree = {"@title": resource.transaction, "value": f"PS3.18 {resource.section}"}
+    doc: Tree = {
+        "@title": resource.transaction,
+        "value": f"PS3.18 {resource.section}. {resource.note}".strip(),
+    }
     return {
         "@id": words[0].lower() + "".join(words[1:]),
         "@name": resource.method,
