@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
@@ -162,7 +163,9 @@ def _set(data_set: Dataset, path: list[str], value: str) -> None:
             raise InvalidIdentifier(f"{last} is a sequence: give the key inside it as {last}.KEY=VALUE")
         data_set.add_new(tag, vr, [])
         return
-    data_set.add_new(tag, vr.partition(" ")[0], _typed(last, vr, value))
+    # what a key may be the peer says; pydicom's warnings know neither wild cards nor ranges
+    key = DataElement(tag, vr.partition(" ")[0], _typed(last, vr, value), validation_mode=IGNORE)
+    data_set.add(key)
 
 
 def _typed(name: str, vr: str, value: str) -> str | int | float | list[str] | list[int] | list[float]:

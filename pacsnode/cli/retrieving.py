@@ -199,8 +199,8 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
     for name, value in summary.items():
         if name != "failed_instances" and value not in (None, ""):
             table.add_row(name, str(value).replace("[", r"\["))
-    for uid in outcome.failed[:SHOWN_FAILURES]:
-        table.add_row("", uid)
+    for number, uid in enumerate(outcome.failed[:SHOWN_FAILURES]):
+        table.add_row("" if number else "failed ones", uid)
     if len(outcome.failed) > SHOWN_FAILURES:
         table.add_row("", f"and {len(outcome.failed) - SHOWN_FAILURES} more")
     print_table(table)
