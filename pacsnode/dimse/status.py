@@ -18,6 +18,8 @@ SUBOPERATIONS_FAILED: Final = 0xA702  # all of them (PS3.4 C.4.2.1.5)
 SUBOPERATIONS_WARNING: Final = 0xB000  # some failed, or had a warning
 DUPLICATE_SOP_INSTANCE: Final = 0x0111
 PENDING_UNSUPPORTED_KEYS: Final = 0xFF01
+RESOURCE_LIMITATION: Final = 0x0213  # what DIMSE-N says where DIMSE-C says A700 (PS3.7 C.5)
+_DIMSE_N: Final = 0x0100  # a bit of the Command Field
 
 STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
     errors.OutOfResources: 0xA700,
@@ -56,8 +58,10 @@ STATUS_OF: Final[dict[type[errors.OperationError], int]] = {
 }
 
 
-def status_of(error: errors.OperationError) -> int:
-    """The status that answers `error`."""
+def status_of(error: errors.OperationError, command: int) -> int:
+    """The status that answers `error`, in the words of the service that was asked by `command`."""
+    if isinstance(error, errors.OutOfResources) and command & _DIMSE_N:
+        return RESOURCE_LIMITATION
     return STATUS_OF[type(error)]
 
 

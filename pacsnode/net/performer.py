@@ -91,7 +91,10 @@ class Performer:
     @property
     def unwritten(self) -> int:
         """Bytes received that wait for a disk."""
-        return sum(sink.unwritten for sink in self._sinks)
+        unwritten = 0
+        for sink in self._sinks:
+            unwritten += sink.unwritten
+        return unwritten
 
     def open_sink(self, context: AcceptedContext, command: CommandSet) -> Sink:
         """Where the data set of a request goes, as its service class has it."""
@@ -201,7 +204,7 @@ class Performer:
 
     def _refuse(self, request: Request, error: OperationError) -> None:
         _discard(request)
-        status = status_of(error)
+        status = status_of(error, request.command.field)
         facts = {"operation": request.command.name, "status": f"{status:04X}H", "reason": str(error)}
         if sop_instance := request.command.sop_instance:
             facts["sop_instance"] = sop_instance[:UID_LENGTH]

@@ -23,7 +23,7 @@ _WITH_ATTRIBUTE_LIST: Final = (InvalidAttributeValue, MissingAttributeValue)  # 
 
 def refusal_of(request: Request, error: OperationError) -> Response:
     """The response that tells `error`: status, comment, and what else its status type has."""
-    response = Response(status_of(error), comment=str(error))
+    response = Response(status_of(error, request.command.field), comment=str(error))
     if isinstance(error, (InvalidIdentifier, InvalidFrameRange)):
         response.offending = error.offending
     elif isinstance(error, _WITH_ATTRIBUTE_LIST):

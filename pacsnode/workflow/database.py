@@ -14,11 +14,18 @@ from typing import Final, Self
 import aiosqlite
 
 from pacsnode.archive.schema import revision_of
-from pacsnode.errors import ArchiveError
+from pacsnode.errors import ArchiveError, OutOfResources
 from pacsnode.workflow import migrations
 from pacsnode.workflow.schema import REVISION
 
 FILE_NAME: Final = "workflow.sqlite"
+# What may go well another time; all else is a bug, or a file that is damaged.
+_WANT: Final = frozenset(
+    {
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR),
+        *(sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
+    }
+)
 BUSY_TIMEOUT: Final = 10.0  # seconds; another process holds the file for one transaction at a time
 
 Value = str | int | float | bytes | None
@@ -82,6 +89,7 @@ class Database:
     async def transaction(self, *, synced: bool = True) -> AsyncIterator[Transaction]:
         """One transaction at a time; committed at the end of the block, rolled back when it raises.
 
+        Raises OutOfResources when the disk is full or the file cannot be written for another reason.
         `synced=False`: it outlives the process, but a power cut may take it back.
         """
         self._refuse_within_a_transaction()
@@ -94,8 +102,10 @@ class Database:
                 await self._connection.execute("BEGIN IMMEDIATE")
                 yield transaction
                 await self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 await asyncio.shield(self._roll_back())
+                if _is_want(error):
+                    raise OutOfResources(f"{FILE_NAME}: {error}") from error
                 raise
             finally:
                 self._writing = None
@@ -108,10 +118,16 @@ class Database:
         """Rows of the last committed state, changes of other processes included.
 
         Inside a transaction it is Transaction.fetch that is meant: this one would wait for its end.
+        Raises OutOfResources when the file cannot be read.
         """
         self._refuse_within_a_transaction()
         async with self._turn:
-            return list(await self._connection.execute_fetchall(sql, parameters))
+            try:
+                return list(await self._connection.execute_fetchall(sql, parameters))
+            except sqlite3.OperationalError as error:
+                if _is_want(error):
+                    raise OutOfResources(f"{FILE_NAME}: {error}") from error
+                raise
 
     async def version(self) -> int:
         """A number that differs when another process has changed the file since it was last asked for."""
@@ -129,6 +145,12 @@ class Database:
         await self._connection.execute_fetchall("SELECT 1")  # behind the statement that was cancelled
         if self._connection.in_transaction:
             await self._connection.execute("ROLLBACK")
+
+
+def _is_want(error: BaseException) -> bool:
+    """Whether a statement failed for want of something, not because it is wrong."""
+    code = getattr(error, "sqlite_errorcode", 0) if isinstance(error, sqlite3.OperationalError) else 0
+    return code & 0xFF in _WANT  # the primary code of an extended one
 
 
 def _migrate(path: Path) -> None:

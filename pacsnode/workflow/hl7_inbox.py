@@ -15,7 +15,7 @@ import structlog
 import xxhash
 
 from pacsnode.config import Settings
-from pacsnode.errors import MessageRefused
+from pacsnode.errors import MessageRefused, OutOfResources, PatientRefused
 from pacsnode.workflow.database import Database, Row, Transaction
 from pacsnode.workflow.hl7_message import (
     INTERNAL_ERROR,
@@ -84,11 +84,24 @@ class Hl7Inbox:
             return response
         except MessageRefused as error:
             refusal = error
+        except OutOfResources as error:
+            return self._put_off(message, remote, error)
         except Exception as error:  # a bug of ours must not stop the feed
             self._log.exception("hl7.crashed", remote=remote)
-            refusal = MessageRefused(f"internal error, {type(error).__name__}", INTERNAL_ERROR)
-        async with self._database.transaction() as transaction:
-            return await self._answer(transaction, body, digest, remote, message, refusal)
+            refusal = MessageRefused(f"internal error, {type(error).__name__}", INTERNAL_ERROR, rejected=True)
+        try:
+            async with self._database.transaction() as transaction:
+                return await self._answer(transaction, body, digest, remote, message, refusal)
+        except OutOfResources as error:
+            return self._put_off(message, remote, error)
+
+    def _put_off(self, message: Message | None, remote: str, error: OutOfResources) -> bytes:
+        """The acknowledgement of what cannot even be kept: the sender is to send it again (2.9.2.1)."""
+        self._log.error("hl7.not_kept", remote=remote, reason=str(error))
+        refusal = MessageRefused(
+            "nothing can be kept at the moment, send it again", INTERNAL_ERROR, rejected=True
+        )
+        return acknowledgement(message, refusal, _moment(time.time()), time.time_ns())
 
     async def run(self) -> None:
         """Forget old messages, now and then."""
@@ -164,9 +177,8 @@ class Hl7Inbox:
                 body,
             ),
         )
-        at = datetime.fromtimestamp(now).astimezone().strftime("%Y%m%d%H%M%S%z")
         answer = "AA" if refusal is None else "AR" if refusal.rejected else "AE"
-        response = acknowledgement(message, refusal, at, number)
+        response = acknowledgement(message, refusal, _moment(now), number)
         await transaction.execute(
             "UPDATE hl7_message SET answer = ?, response = ? WHERE id = ?", (answer, response, number)
         )
@@ -180,8 +192,19 @@ class Hl7Inbox:
         if refusal is None:
             self._log.info("hl7.accepted", **facts)
         else:
-            self._log.warning("hl7.refused", **facts, answer=answer, reason=str(refusal))
+            self._log.warning("hl7.refused", **facts, answer=answer, reason=_discreet(refusal))
         return response
+
+
+def _discreet(refusal: MessageRefused) -> str:
+    """The reason as the log may tell it: no Patient IDs."""
+    of_patient = isinstance(refusal.__cause__, PatientRefused)
+    return "the patient cannot be changed so: see pacsnode hl7 show" if of_patient else str(refusal)
+
+
+def _moment(seconds: float) -> str:
+    """A time as HL7 writes it (TS)."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y%m%d%H%M%S%z")
 
 
 async def _response_before(transaction: Transaction, digest: str) -> bytes | None:
