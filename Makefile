@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install serve test lint bench clean
+.PHONY: install serve test test-browser lint bench clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,11 @@ serve: install
 test: install
 	@.ci/install-peers
 	$(BIN)/python -m pytest -q $(ARGS)
+
+# OHIF and the libraries of viewers in Chromium; fetches some 80 MB from npm into ~/.cache/pacsnode-browser, once.
+test-browser: install
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm; }
+	PACSNODE_TEST_BROWSER=1 $(BIN)/python -m pytest -q tests/web/browser $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
