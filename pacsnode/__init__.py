@@ -8,12 +8,13 @@ The rooms, and the one way they may import each other (tests/test_layers.py read
                  +-> web -------------> workflow, archive, pixels
                  +-> hl7 -------------> workflow
 
-`dicom`, `ul` and `dimse` are pure: bytes and time come in as arguments, no I/O happens in them.
-`net` is their asyncio shell, `archive` is objects at rest and their index, `workflow` the state beside them
-(peers, jobs, worklist, procedure steps, patients), `pixels` makes other transfer syntaxes, frames and pictures of
-them in worker processes. The faces: `services`, one file per DICOM service class, `web`, one file per group of
-HTTP resources, `hl7`, the MLLP listener. `node` is the only place that builds anything, `cli` the command line.
-Everybody may use `config` (the settings) and `log`; `notify` speaks to systemd, `pulse` watches the event loop.
+`dicom`, `ul` and `dimse` are pure: bytes and time come in as arguments, no I/O happens in them. `net` is
+their asyncio shell, `archive` is objects at rest and their index, `workflow` the state beside them (peers,
+jobs, worklist, procedure steps, patients), `pixels` makes other transfer syntaxes, frames and pictures of
+them in worker processes. The faces: `services`, one file per DICOM service class, `web`, one file per group
+of HTTP resources, `hl7`, the MLLP listener. `node` is the only place that builds anything, `cli` the
+command line. Everybody may use `config` (the settings) and `log`; `notify` speaks to systemd, `pulse`
+watches the event loop.
 """
 
 from typing import Final
