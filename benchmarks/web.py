@@ -236,8 +236,8 @@ def _rendering(bench: Bench, lag: Metric, rate: Metric, target: Target) -> None:
 def _measure(
     bench: Bench, metrics: _Rates, target: Target, asks: Sequence[Ask], connections: int = 1
 ) -> None:
-    """Ask for a slot; the first request, which is not timed, warms what there is to be warmed."""
-    bench.loader.submit(hammer, target.web_port, asks[:1], 0.0).result()
+    """Ask for a slot; a first request a connection, not timed, starts and warms what there is."""
+    bench.loader.submit(hammer, target.web_port, asks[:connections], 0.0, connections).result()
     busy = target.processor_seconds()
     load = bench.loader.submit(hammer, target.web_port, asks, bench.slot, connections).result()
     spent = target.processor_seconds() - busy
