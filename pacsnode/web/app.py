@@ -9,7 +9,7 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
@@ -49,6 +49,14 @@ def build_app(facade: Facade, health: Health) -> ASGIApp:
         Route("/health", get_health, methods=["GET"]),
     ]
     router = Router([*first, *routes], redirect_slashes=False)
-    handlers = {HTTPException: answer_error, PacsnodeError: answer_error}
+    handlers = {HTTPException: _answer_http_error, PacsnodeError: answer_error}
     web = facade.settings.web
     return Front(ExceptionMiddleware(router, handlers), Cors(web.cors_origins, web.cors_methods))
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """Starlette tells the methods of one route, and a path may have several (RFC 9110 15.5.6)."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405 and (allow := capabilities.allowed(request.url.path)):
+        error.headers = {**(error.headers or {}), "Allow": allow}
+    return await answer_error(request, error)

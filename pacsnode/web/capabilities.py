@@ -39,9 +39,7 @@ def routes(facade: Facade) -> list[BaseRoute]:
     async def describe(request: Request) -> Response:
         target = _target(request.url.path)
         offer = acceptable(request).select(_DESCRIPTIONS)
-        methods = dict.fromkeys(one.method for one in target if _matches(one, request.url.path))
-        allowed = ", ".join([*methods, *(("HEAD",) if "GET" in methods else ()), "OPTIONS"])
-        headers = {**HEADERS, "Allow": allowed}
+        headers = {**HEADERS, "Allow": allowed(request.url.path) or "OPTIONS"}
         return await _description(request, offer, target, public_url, headers)
 
     async def browse(request: Request) -> Response:
@@ -110,6 +108,12 @@ def served() -> Facts:
     )
 
 
+def allowed(path: str) -> str:
+    """The methods of a path, as Allow lists them (RFC 9110 10.2.1); "" for no resource of these services."""
+    methods = dict.fromkeys(one.method for one in RESOURCES if _PATTERNS[one.path].match(path))
+    return ", ".join([*methods, *(("HEAD",) if "GET" in methods else ()), "OPTIONS"]) if methods else ""
+
+
 def _target(path: str) -> tuple[Resource, ...]:
     """The resource of a path and those below it. Raises RequestRefused (404)."""
     if path in ("/", ROOT, f"{ROOT}/"):
@@ -118,10 +122,6 @@ def _target(path: str) -> tuple[Resource, ...]:
     if found is None:
         raise RequestRefused(404, "there is no such resource")
     return tuple(one for one in RESOURCES if one.path == found or one.path.startswith(f"{found}/"))
-
-
-def _matches(resource: Resource, path: str) -> bool:
-    return _PATTERNS[resource.path].match(path) is not None
 
 
 async def _description(
