@@ -15,6 +15,7 @@ import logging
 import sys
 import threading
 import time
+from functools import lru_cache
 from queue import SimpleQueue
 from typing import Final, Protocol, TextIO
 
@@ -166,11 +167,15 @@ def _escape_controls(_logger: WrappedLogger, _level: str, event: EventDict) -> E
     return event
 
 
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _head(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
     """Put time (ISO 8601, UTC), level and event name before the fields."""
-    now = time.time()
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-    timestamp = f"{seconds}.{int(now * 1000) % 1000:03d}Z"
+    seconds, milliseconds = divmod(int(time.time() * 1000), 1000)
+    timestamp = f"{_second(seconds)}.{milliseconds:03d}Z"
     return {"timestamp": timestamp, "level": level, "event": event.pop("event"), **event}
 
 

@@ -48,7 +48,7 @@ def connect(path: Path, sync: str = "full") -> sqlite3.Connection:
     return connection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Existing:
     """The current instance under a SOP Instance UID."""
 

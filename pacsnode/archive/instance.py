@@ -7,7 +7,6 @@ instance. The statuses that the errors below become are those of PS3.4 B.2.3.
 
 import asyncio
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,7 +15,7 @@ from typing import Final, Protocol
 
 from pacsnode.archive.direct import Buffer
 from pacsnode.archive.files import IncomingFile, Layout, digest
-from pacsnode.archive.rows import InstanceRow, RowBuilder
+from pacsnode.archive.rows import InstanceRow, RowBuilder, compressed
 from pacsnode.archive.workers import Workers
 from pacsnode.dicom.header import Header, HeaderIncomplete, scan
 from pacsnode.dicom.information_model import INDEXED_TAGS
@@ -37,7 +36,7 @@ class Outcome(Enum):
     REPLACED = "another object had this SOP Instance UID; that one was kept aside"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class IncomingRequest:
     """What the C-STORE-RQ and its presentation context say about the object (PS3.7 9.1.1).
 
@@ -52,7 +51,7 @@ class IncomingRequest:
     study: UID | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stored:
     """An object that is on disk and in the index. `path` is below the data root, `size` is the file's."""
 
@@ -289,6 +288,6 @@ def checked_row(request: IncomingRequest, rows: RowBuilder, header: Header) -> I
     if request.study not in (None, row.parents.study_uid):
         raise StudyMismatch(f"it belongs to study {row.parents.study_uid}")
     row.source_ae = request.source_ae
-    row.kept = zlib.compress(header.kept, 1)
+    row.kept = compressed(header.kept)
     row.stored_at = time.time()
     return row

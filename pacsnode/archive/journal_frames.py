@@ -24,7 +24,7 @@ FRAME_HEADER: Final = _FACTS.size + _DIGEST_LENGTH  # bytes
 _RECORD: Final = struct.Struct("<QdHI")  # token, stored_at, lengths of path and content
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """An object in the journal: `content` is its whole file, `path` where that belongs below the data root.
 

@@ -2,13 +2,12 @@
 
 import mmap
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pacsnode.archive.files import Layout, digest
-from pacsnode.archive.rows import InstanceRow, RowBuilder
+from pacsnode.archive.rows import InstanceRow, RowBuilder, compressed
 from pacsnode.dicom.header import scan
 from pacsnode.dicom.information_model import INDEXED_TAGS
 from pacsnode.dicom.part10 import read_file_meta
@@ -46,7 +45,7 @@ def row_of_content(view: memoryview, rows: RowBuilder) -> InstanceRow:
     row = rows.build(header)
     row.digest = digest(data).digest()
     row.size = len(view)
-    row.kept = zlib.compress(header.kept, 1)
+    row.kept = compressed(header.kept)
     row.source_ae = meta.source_ae or ""
     return row
 

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from mmap import mmap
 
 from pacsnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -41,18 +42,20 @@ def file_meta(
     receiving_ae: str | None = None,
 ) -> bytes:
     """Everything before the data set in a file of ours: preamble, prefix, group 0002 (PS3.10 Table 7.1-1)."""
-    elements = b"".join(
-        (
-            _VERSION,
-            _uid_element(0x0002, sop_class),
-            _uid_element(0x0003, sop_instance),
-            _uid_element(0x0010, transfer_syntax),
-            _IMPLEMENTATION,
-            _text_element(0x0016, b"AE", source_ae),
-            _text_element(0x0018, b"AE", receiving_ae),
-        )
-    )
+    before, after = _constants(sop_class, transfer_syntax, source_ae, receiving_ae)
+    elements = before + _uid_element(0x0003, sop_instance) + after
     return _HEAD + _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+@lru_cache(maxsize=256)
+def _constants(
+    sop_class: UID, transfer_syntax: UID, source_ae: str, receiving_ae: str | None
+) -> tuple[bytes, bytes]:
+    """What the files of an association have in common, around what differs."""
+    before = _VERSION + _uid_element(0x0002, sop_class)
+    after = _uid_element(0x0010, transfer_syntax) + _IMPLEMENTATION
+    after += _text_element(0x0016, b"AE", source_ae)
+    return before, after + _text_element(0x0018, b"AE", receiving_ae)
 
 
 def read_file_meta(start: bytes | bytearray | memoryview | mmap) -> FileMeta:

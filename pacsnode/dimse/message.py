@@ -150,10 +150,15 @@ def response(
     without being told its UID. `attributes`: tags for the Attribute Identifier List. `typed`: whether Event
     or Action Type ID is repeated.
     """
-    elements = []
     sop_class = _echoed(request, Element.AFFECTED_SOP_CLASS_UID, Element.REQUESTED_SOP_CLASS_UID)
     echoed = _echoed(request, Element.AFFECTED_SOP_INSTANCE_UID, Element.REQUESTED_SOP_INSTANCE_UID)
     affected = ui(sop_instance) if sop_instance else echoed
+    if not (comment or offending or suboperations or attributes or typed) and error_id is None:
+        before, between = _plain_constants(sop_class, request.field, status, has_data_set)
+        message_id = element_of(Element.MESSAGE_ID_BEING_RESPONDED_TO, request.elements[Element.MESSAGE_ID])
+        after = element_of(Element.AFFECTED_SOP_INSTANCE_UID, affected) if affected else b""
+        return group_of(before + message_id + between + after)
+    elements = []
     if sop_class:
         elements.append((Element.AFFECTED_SOP_CLASS_UID, sop_class))
     elements += [
@@ -180,6 +185,16 @@ def response(
         if count is not None:
             elements.append((element, us(min(count, MAX_US))))
     return encode(elements)
+
+
+@lru_cache(maxsize=256)
+def _plain_constants(sop_class: bytes, field: int, status: int, has_data_set: bool) -> tuple[bytes, bytes]:
+    """What responses without details have in common, around the Message ID; the SOP instance ends them."""
+    before = element_of(Element.AFFECTED_SOP_CLASS_UID, sop_class) if sop_class else b""
+    before += element_of(Element.COMMAND_FIELD, us(field | RESPONSE_BIT))
+    kind = DATA_SET_PRESENT if has_data_set else NO_DATA_SET
+    between = element_of(Element.COMMAND_DATA_SET_TYPE, us(kind))
+    return before, between + element_of(Element.STATUS, us(status))
 
 
 def _echoed(request: CommandSet, affected: int, requested: int) -> bytes:

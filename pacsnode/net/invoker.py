@@ -115,7 +115,8 @@ class Invoker:
     @property
     def has_unread(self) -> bool:
         """More responses wait for their reader than should."""
-        return any(exchange.unread > UNREAD_RESPONSES for exchange in self._exchanges.values())
+        exchanges = self._exchanges
+        return bool(exchanges) and any(each.unread > UNREAD_RESPONSES for each in exchanges.values())
 
     @property
     def has_been_answered(self) -> bool:
