@@ -11,6 +11,7 @@ from pacsnode.dicom.sop_class import MODALITY_WORKLIST_FIND
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.command import CommandField
 from pacsnode.dimse.status import PENDING, PENDING_UNSUPPORTED_KEYS
+from pacsnode.errors import InvalidIdentifier
 from pacsnode.net.service import Request, Response, ServiceClass, Stream
 from pacsnode.services.room import Room
 from pacsnode.workflow.worklist_query import WorklistQuery, worklist_query_of
@@ -68,6 +69,8 @@ class WorklistService(ServiceClass):
     def _query_of(self, request: Request) -> WorklistQuery:
         """The query of an identifier. Raises InvalidIdentifier (A900H) and CannotUnderstand (C000H)."""
         context = request.context
+        if not request.identifier_bytes:
+            raise InvalidIdentifier("the request has no identifier")
         identifier = RequestIdentifier(request.identifier_bytes, context.transfer_syntax)
         accept = request.association.accept
         answered = accept.extended.get(context.abstract_syntax, b"") if accept is not None else b""

@@ -312,7 +312,8 @@ async def test_an_archive_is_asked_and_its_answer_kept(archive: tuple[Node, Arch
     await reached(node, number, State.ACCEPTED)
     (told,) = scp.requests
     assert committed(told) == sorted(uid for _, uid in STORED)
-    result = information(*STORED[:2], uid=told.TransactionUID)
+    stranger = (CT_IMAGE, "1.2.3")  # which nobody asked for
+    result = information(*STORED[:2], stranger, uid=told.TransactionUID)
     failed = reference(*STORED[2])
     failed.FailureReason = 0x0112
     result.FailedSOPSequence = [failed]
@@ -322,6 +323,8 @@ async def test_an_archive_is_asked_and_its_answer_kept(archive: tuple[Node, Arch
         await node.workflow.commitments.records.committed_at(Reference(UID(c), UID(i))) for c, i in STORED
     ]
     assert places == [["ARCHIVE"], ["ARCHIVE"], []]
+    kept = (await node.workflow.commitments.records.get(number)).results
+    assert {one.reference.sop_instance for one in kept} == {uid for _, uid in STORED}
 
 
 async def test_results_that_fit_nothing_are_refused(archive: tuple[Node, Archive]) -> None:

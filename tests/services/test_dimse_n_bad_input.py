@@ -66,6 +66,28 @@ async def test_each_is_answered_with_its_own_status(node: Node) -> None:
         assert await peer.release()
 
 
+WORKLIST = "1.2.840.10008.5.1.4.31"
+C_FIND = 0x0020
+IDENTIFIERS = {
+    "no data set at all": (None, 0xA900),
+    "garbage": (GARBAGE, 0xC000),
+    "half an element": (b"\x10\x00\x20\x00LO\x40\x00abc", 0xC000),
+    "a date that is none": (
+        b"\x40\x00\x00\x01SQ\0\0\x16\0\0\0\xfe\xff\x00\xe0\x0e\0\0\0\x40\x00\x02\x00DA\x06\x00monday",
+        0xA900,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", IDENTIFIERS)
+async def test_a_query_of_the_worklist_that_cannot_be_read(node: Node, what: str) -> None:
+    data, status = IDENTIFIERS[what]
+    async with await RawPeer.associated(node.dimse_port, (WORKLIST, [EXPLICIT])) as peer:
+        peer.send(message(1, {0x0002: WORKLIST, 0x0100: C_FIND, 0x0700: 0}, data))
+        assert f"{(await peer.reply()).status:04X}" == f"{status:04X}"
+        assert await peer.release()
+
+
 @pytest.mark.parametrize(
     ("context", "elements"),
     [
