@@ -300,7 +300,14 @@ class MessageRefused(PacsnodeError):
 
 
 class PatientRefused(PacsnodeError):
-    """An update or merge of a patient, or its undoing, that cannot be: into itself, in a circle."""
+    """An update or merge of a patient, or its undoing, that cannot be: into itself, in a circle.
+
+    `reason` says it without naming anybody, for logs.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RequestRefused(PacsnodeError):

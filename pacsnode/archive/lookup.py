@@ -47,20 +47,21 @@ class Lookup:
 
     def forget(self) -> None:
         """Look everything up again: an instance may have gone, or another may have its place."""
-        self._remembered.clear()
+        self._remembered = OrderedDict()  # what is being looked up now goes to the former one
 
     async def one(self, uids: Uids) -> Held | None:
         """The instance with these three UIDs, None when there is none. Raises as find()."""
-        held = self._remembered.get(uids)
+        remembered = self._remembered
+        held = remembered.get(uids)
         if held is not None:
-            self._remembered.move_to_end(uids)
+            remembered.move_to_end(uids)
             return held
         found = await self.find(uids)
         if not found:
             return None
-        self._remembered[uids] = found[0]
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+        remembered[uids] = found[0]
+        if len(remembered) > REMEMBERED:
+            remembered.popitem(last=False)
         return found[0]
 
     async def find(self, uids: Uids) -> list[Held]:

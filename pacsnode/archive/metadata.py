@@ -164,7 +164,7 @@ class Metadata:
         made = await asyncio.to_thread(
             object_json, self._layout, held.study, held.series, held.located, JsonEncoder()
         )
-        return made if coercion is None else coerced_json(made, coercion)
+        return made if coercion is None else await asyncio.to_thread(coerced_json, made, coercion)
 
     async def _coercion_of(self, instances: Sequence[Located]) -> Coercion | None:
         """How the patient of a series is changed; it is the same for all instances."""

@@ -74,7 +74,7 @@ async def _update(patient_id: str, issuer: str, told: dict[str, str], root: Path
     patient = Identity(patient_id, issuer)
     async with _patients(root, title) as patients:
         if not await patients.is_known(patient):
-            raise PatientRefused(f"there is no patient {patient}")
+            raise PatientRefused(f"there is no patient {patient}", "there is no such patient")
         async with patients.transaction() as transaction:
             number = await patients.update(transaction, patient, told, _source())
     return await _told(root, number)
@@ -104,7 +104,7 @@ async def _merge(prior: tuple[str, str], patient: tuple[str, str], root: Path, t
     ended = Identity(*prior)
     async with _patients(root, title) as patients:
         if not await patients.is_known(ended):
-            raise PatientRefused(f"there is no patient {ended}")
+            raise PatientRefused(f"there is no patient {ended}", "there is no such patient")
         async with patients.transaction() as transaction:
             number = await patients.merge(transaction, ended, Identity(*patient), {}, _source())
     return await _told(root, number)

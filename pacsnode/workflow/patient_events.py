@@ -50,7 +50,7 @@ class PatientEvents:
             try:
                 await self._patients.update(transaction, patient, _told(elements), _source(message))
             except PatientRefused as error:
-                raise MessageRefused(str(error), UNKNOWN_KEY, "PID-3") from error
+                raise MessageRefused(error.reason, UNKNOWN_KEY, "PID-3") from error
 
     async def merge(self, transaction: Transaction, message: Message) -> None:
         """The patient in MRG becomes the one in PID. Raises MessageRefused."""
@@ -65,7 +65,7 @@ class PatientEvents:
             try:
                 await self._patients.merge(transaction, ended, patient, _told(elements), _source(message))
             except PatientRefused as error:
-                raise MessageRefused(str(error), UNKNOWN_KEY, "MRG-1") from error
+                raise MessageRefused(error.reason, UNKNOWN_KEY, "MRG-1") from error
 
     async def follow(self) -> None:
         """Have the archive answer so before the sender hears of it; what fails is done later."""

@@ -76,7 +76,9 @@ class Patients:
     ) -> int | None:
         """Have the patient `prior` be `patient`, whose attributes may be told; otherwise as update()."""
         if prior.may_be(patient):
-            raise PatientRefused(f"{prior} cannot be merged into itself")
+            raise PatientRefused(
+                f"{prior} cannot be merged into itself", "a patient cannot be merged into itself"
+            )
         known = await self._known(patient)
         merged = await self._row(transaction, prior)
         if merged is not None and merged.has_moved and merged.current.may_be(patient):
@@ -102,16 +104,16 @@ class Patients:
         """Have everything be as before an update or merge; returns the number. Raises PatientRefused."""
         entry = await _entry(transaction, number)
         if entry is None:
-            raise PatientRefused(f"there is no reconciliation {number}")
+            raise _refused(f"there is no reconciliation {number}")
         if entry.kind == "undo":
-            raise PatientRefused(f"reconciliation {number} undid {entry.undoes}: do that again instead")
+            raise _refused(f"reconciliation {number} undid {entry.undoes}: do that again instead")
         if entry.undone_by is not None:
-            raise PatientRefused(f"reconciliation {number} was undone by {entry.undone_by}")
+            raise _refused(f"reconciliation {number} was undone by {entry.undone_by}")
         for change in entry.changes:
             row = await self._row(transaction, change.received)
             if row is None or row.decided_by != number:
                 later = "" if row is None else f" by reconciliation {row.decided_by}: undo that first"
-                raise PatientRefused(f"{change.received} was changed again{later}")
+                raise PatientRefused(f"{change.received} was changed again{later}", f"changed again{later}")
         back = tuple(Change(one.received, one.after, one.before, number) for one in entry.changes)
         undoing = Reconciliation(
             0, "undo", entry.patient, entry.prior, {}, back, source, time.time(), number, None
@@ -173,8 +175,9 @@ class Patients:
         """
         own = await self._row(transaction, patient)
         if own is not None and own.has_moved:
+            by = f"by reconciliation {own.decided_by}"
             raise PatientRefused(
-                f"{patient} was merged into {own.current} by reconciliation {own.decided_by}"
+                f"{patient} was merged into {own.current} {by}", f"the patient was merged into another {by}"
             )
         rows = await transaction.fetch(
             "SELECT * FROM reconciled_patient WHERE patient_id = ?1 OR current_patient_id = ?1",
@@ -276,6 +279,10 @@ class Patients:
 async def _entry(transaction: Transaction, number: int) -> Reconciliation | None:
     rows = await transaction.fetch("SELECT * FROM reconciliation WHERE id = ?", (number,))
     return Reconciliation.of(rows[0]) if rows else None
+
+
+def _refused(reason: str) -> PatientRefused:
+    return PatientRefused(reason, reason)
 
 
 def _changed(row: Reconciled, attributes: Attributes) -> Change:
