@@ -73,7 +73,8 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
     folder = await workshop(tmp_path_factory.mktemp("browser"))
     await script(folder, "build.mjs")
     objects = {name: found for name in DECODED if (found := _object(name)) is not None}
-    async with Node(settings_for(tmp_path_factory.mktemp("node") / "root")) as node:
+    web = {"cors_methods": ["GET", "HEAD", "POST"]}
+    async with Node(settings_for(tmp_path_factory.mktemp("node") / "root", web=web)) as node:
         root = f"http://127.0.0.1:{node.web_port}/dicomweb"
         async with httpx.AsyncClient(timeout=20) as client:
             for one in objects.values():
@@ -98,12 +99,16 @@ def _object(name: str) -> Dataset | None:
 
 
 async def _store(client: httpx.AsyncClient, root: str, one: Dataset) -> None:
-    buffer = BytesIO()
-    one.save_as(buffer)
-    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + buffer.getvalue() + b"\r\n--b--"
+    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + _part10(one) + b"\r\n--b--"
     kind = 'multipart/related; type="application/dicom"; boundary=b'
     answer = await client.post(f"{root}/studies", content=body, headers={"Content-Type": kind})
     assert answer.status_code == 200, answer.text
+
+
+def _part10(one: Dataset) -> bytes:
+    buffer = BytesIO()
+    one.save_as(buffer)
+    return buffer.getvalue()
 
 
 def _work(root: str, objects: dict[str, Dataset]) -> list[dict[str, Any]]:
@@ -140,10 +145,16 @@ def _work(root: str, objects: dict[str, Dataset]) -> list[dict[str, Any]]:
             {"name": f"img of {level}", "function": "picture", "argument": {"url": f"{url}/thumbnail"}}
         )
     ohif = {"url": f"{_url(root, names)}/rendered?accept=image/jpeg", "accept": OCTETS}
-    return [*work, {"name": "rendered of OHIF", "function": "fetched", "argument": ohif}]
+    upload = {"root": root, "objects": [base64.b64encode(_part10(_object(UPLOADED))).decode()]}
+    return [
+        *work,
+        {"name": "rendered of OHIF", "function": "fetched", "argument": ohif},
+        {"name": "upload", "function": "store", "argument": upload},
+    ]
 
 
 PNG = {"mediaTypes": [{"mediaType": "image/png"}]}
+UPLOADED = "MR_small.dcm"
 OCTETS = 'multipart/related; type="application/octet-stream"'
 
 
@@ -222,6 +233,13 @@ async def test_pictures_for_lists_of_studies(scene: Scene, level: str) -> None:
 async def test_rendered_as_ohif_asks(scene: Scene) -> None:
     assert scene.answers.results["rendered of OHIF"]["status"] == 200
     assert scene.answers.results["rendered of OHIF"]["type"] == "image/jpeg"
+
+
+async def test_a_page_stores_where_it_may_post(scene: Scene) -> None:
+    report = scene.answers.results["upload"]
+    assert "00081198" not in report  # Failed SOP Sequence
+    (stored,) = report["00081199"]["Value"]
+    assert stored["00081190"]["Value"][0].startswith(f"{scene.root}/studies/")
 
 
 async def test_the_browser_complains_of_nothing(scene: Scene) -> None:
