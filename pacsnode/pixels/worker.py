@@ -32,6 +32,7 @@ from pacsnode.pixels.job import (
 from pacsnode.pixels.recode import DataSet
 from pacsnode.pixels.transcode import opened, transcode, write_as
 
+SHORT: Final = 2**20  # bytes of a file that is read: cheaper than a mapping, whose pages come one by one
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -53,7 +54,7 @@ def perform(job: Job) -> int | OperationError:
     signal.alarm(job.seconds)  # the pool ends a hanging worker sooner, but the pool may be gone
     try:
         with open(job.output, "wb") as out:
-            _write(job, _mapped(job.source)[job.data_offset :], out)
+            _write(job, _content(job.source)[job.data_offset :], out)
             return out.tell()
     except OperationError as error:
         return error
@@ -101,7 +102,7 @@ def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
 
             shown_by = None
             if state is not None:
-                shown_by = Source(_mapped(state.path)[state.data_offset :], state.transfer_syntax).attributes
+                shown_by = Source(_content(state.path)[state.data_offset :], state.transfer_syntax).attributes
             out.write(rendered(Source(_coerced(job, source), job.stored), rendering, shown_by))
 
 
@@ -122,11 +123,11 @@ def _coerced(job: Job, source: memoryview) -> memoryview:
     return out.getbuffer()
 
 
-def _mapped(path: str) -> memoryview:
-    """A view of a file; the mapping goes with the last view of it."""
-    with open(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:  # of nothing there is no mapping
-            return memoryview(b"")
+def _content(path: str) -> memoryview:
+    """A view of a file; if that is long a mapping, which goes with the last view of it."""
+    with open(path, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size <= SHORT:
+            return memoryview(file.readall() or b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
