@@ -67,7 +67,7 @@ class CommitmentRequests:
         for start in range(0, len(references), MOST):
             chunk = references[start : start + MOST]
             number = await insert(transaction, Role.USER, peer, self._own_title, new_uid(), chunk, None)
-            payload = {"commitment": number, "turn": turn}
+            payload = {"commitment": number, "turn": turn} if turn else {"commitment": number}
             await self._jobs.add(transaction, ASK, peer, payload, key=f"{ASK}:{number}")
             numbers.append(number)
         return numbers
