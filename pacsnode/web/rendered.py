@@ -6,6 +6,7 @@ answer is wanted, or as an animation. A report is HTML, a document is itself, a 
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Final
 
 from starlette.requests import Request
@@ -27,9 +28,17 @@ from pacsnode.web.sources import Buffer, FilePart, Joined
 from pacsnode.web.syntaxes import VIDEO, media_type_of
 from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, etag_of, instance_of, instances_of
 
-IMAGE_TYPES: Final = ("image/jpeg", "image/png", "image/gif", "image/jp2", "image/jxl")  # the default first
+_MP4: Final = ("video/mp4",) if find_spec("av") else ()  # PyAV is an extra of the package
+IMAGE_TYPES: Final = (
+    "image/jpeg",
+    "image/png",
+    "image/gif",
+    "image/jp2",
+    "image/jxl",
+    *_MP4,
+)  # the default first
 THUMBNAIL_TYPES: Final = ("image/jpeg", "image/png", "image/gif")
-ANIMATED: Final = "image/gif"
+ANIMATED: Final = frozenset({"image/gif", "video/mp4"})
 
 _REPORTS: Final = "1.2.840.10008.5.1.4.1.1.88."  # how the SOP Classes of Structured Reports begin
 TEXT_TYPES: Final = ("text/html", "text/plain")
@@ -106,7 +115,7 @@ async def _instance(
     """One object, or the frames of it that are asked for."""
     types = types_of(held)
     parts = [Offer(one, multipart=True) for one in types]
-    alone = [Offer(one) for one in types if frames is None or len(frames) == 1 or one == ANIMATED]
+    alone = [Offer(one) for one in types if frames is None or len(frames) == 1 or one in ANIMATED]
     offer = acceptable(request).select([*alone, *parts])
     if held.located.transfer_syntax in VIDEO:
         return await answer_video(facade, request, held, offer)
@@ -119,7 +128,7 @@ async def _instance(
     wanted = frames or tuple(range(1, max(count, 1) + 1))
     if offer.multipart:
         return await _answer(pictures, request, [Shown(held, one) for one in wanted], rendering, offer)
-    rendering = replace(rendering, frames=wanted if offer.type == ANIMATED else wanted[:1])
+    rendering = replace(rendering, frames=wanted if offer.type in ANIMATED else wanted[:1])
     return await answer_picture(pictures, request, Shown(held, wanted[0]), rendering)
 
 

@@ -19,7 +19,7 @@ _FUNCTIONS: Final = {
     "sigmoid": WindowFunction.SIGMOID,
 }
 _KEYWORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_WITHOUT_PROFILE: Final = frozenset({"image/gif", "image/jxl"})
+_WITHOUT_PROFILE: Final = frozenset({"image/gif", "image/jxl", "video/mp4"})
 
 
 def rendering_of(parameters: Mapping[str, str], media_type: str) -> Rendering:

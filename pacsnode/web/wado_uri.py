@@ -185,7 +185,7 @@ async def _frames(facade: Facade, parameters: Parameters, held: Held, offer: Off
     """The frame that is asked for (9.5.2.1), else the first, or all where the form is an animation."""
     text = parameters.get("frameNumber")
     if text is None:
-        if offer.type != ANIMATED or "presentationUID" in parameters:
+        if offer.type not in ANIMATED or "presentationUID" in parameters:
             return (1,)
         return tuple(range(1, max(await count_frames(facade, held), 1) + 1))
     count = await count_frames(facade, held)

@@ -20,7 +20,7 @@ from pacsnode.pixels.rendering.source import Source
 from pacsnode.pixels.rendering.waveform import waveform_picture
 
 DEFAULT_DELAY: Final = 100.0  # ms a frame, where the object says nothing
-ANIMATED: Final = frozenset({"image/gif"})
+ANIMATED: Final = frozenset({"image/gif", "video/mp4"})
 _PDF: Final = "application/pdf"
 _TEXTS: Final = {"text/html": report_html, "text/plain": report_text}
 

@@ -4,11 +4,13 @@ import warnings
 from io import BytesIO
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from pacsnode.errors import CannotUnderstand
+from pacsnode.pixels.rendering.picture import picture_of
 from pacsnode.pixels.rendering.render import rendered
 from pacsnode.pixels.rendering.request import Rendering, Viewport
 from tests.conftest import real_object, real_objects
@@ -97,3 +99,15 @@ def test_an_ecg_is_drawn() -> None:
     assert all(dark[top : top + 120].any() for top in range(0, picture.height, 120)), "each of 12 leads"
     with pytest.raises(CannotUnderstand, match="no picture"):
         rendered(opened(real_object("rtplan.dcm")), Rendering("image/png"))
+
+
+def test_a_multi_frame_image_becomes_a_video() -> None:
+    source = opened(real_object("rtdose.dcm"))
+    made = rendered(source, Rendering("video/mp4", tuple(range(1, source.n_frames + 1))))
+    with av.open(BytesIO(made)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    assert len(frames) == source.n_frames
+    for frame, number in zip(frames, range(1, source.n_frames + 1), strict=True):
+        picture = picture_of(source, number, None, None).convert("L")
+        shown = np.asarray(frame.convert("L"), int)[: picture.height, : picture.width]
+        assert np.abs(shown - np.asarray(picture, int)).mean() < 8
