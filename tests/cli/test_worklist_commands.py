@@ -39,7 +39,8 @@ async def test_what_is_added_can_be_queried_at_once(pacsnode, node: Node, storag
     assert (ran.status, ran.output) == (0, "item 1\n")
     step = "ScheduledProcedureStepSequence[0]."
     found = await run(
-        *("findscu", "-W", "-k", "PatientName", "-k", "PatientSex", "-k", f"{step}Modality=US"),
+        *("findscu", "-W", "-k", "SpecificCharacterSet=ISO_IR 192"),
+        *("-k", "PatientName", "-k", "PatientSex", "-k", f"{step}Modality=US"),
         *(
             "-k",
             f"{step}ScheduledStationAETitle=US1",
