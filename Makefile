@@ -19,10 +19,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 serve: install
 	$(BIN)/pacsnode serve --config conf/pacsnode.toml
 
-# The peers are other people's DICOM programs; tests that find none skip.
+# The peers are other people's DICOM programs; tests that find none skip. Most of the time is spent waiting for
+# processes to start, so files are run side by side.
 test: install
 	@.ci/install-peers
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile $(ARGS)
 
 # OHIF and the libraries of viewers in Chromium; fetches some 80 MB from npm into ~/.cache/pacsnode-browser, once.
 test-browser: install
