@@ -13,7 +13,7 @@ from pacsnode.config import Workflow as WorkflowSettings
 from pacsnode.dicom.uid import UID
 from pacsnode.workflow import arrivals as module
 from pacsnode.workflow.arrivals import Arrivals
-from pacsnode.workflow.database import Database, Transaction
+from pacsnode.workflow.database import FILE_NAME, Database, Transaction
 from tests.archive.conftest import store
 from tests.support.objects import made
 from tests.support.waiting import eventually, running
@@ -145,6 +145,12 @@ async def test_arrivals_are_told_again_when_the_database_failed(root: Path) -> N
         assert await taken(database) == [made(1).sop]
 
 
+def acted_on(root: Path) -> int:
+    """How many arrivals are kept as acted on, in a transaction that has ended."""
+    with closing(sqlite3.connect(root / FILE_NAME)) as database:
+        return int(database.execute("SELECT count(*) FROM acted_on").fetchone()[0])
+
+
 async def test_commits_a_power_cut_took_back_are_not_acted_on_again(root: Path) -> None:
     """The index goes back by its last commit; the object comes again under its token, and one after it."""
     async with scene(root) as (archive, consumers, _):
@@ -152,6 +158,7 @@ async def test_commits_a_power_cut_took_back_are_not_acted_on_again(root: Path) 
         await eventually(lambda: len(consumers.stored) == 1, "it is told")
         await store(archive, made(2))
         await eventually(lambda: len(consumers.stored) == 2, "it is told")
+        await eventually(lambda: acted_on(root) == 2, "and that is kept")
     with closing(sqlite3.connect(root / "index.sqlite")) as index, index:
         index.execute("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'change'")
         index.execute("DELETE FROM change WHERE sequence > 1")
