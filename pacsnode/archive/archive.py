@@ -136,7 +136,9 @@ class Archive:
             archive = cls(layout, lock, options, index, journal, recovered.next_token(index.next_token()))
             await archive._readers.open()
             archive.changes.at_open = await archive.changes.newest()
-            archive.metadata = await Metadata.open(layout, archive._readers, archive.lookup, archive.aliases)
+            archive.metadata = await Metadata.open(
+                layout, archive._readers, archive.lookup, archive.aliases, archive._file_readers
+            )
             archive.listen(archive.metadata.note_arrival)
             await archive._adopt(recovered)
             return archive

@@ -31,6 +31,7 @@ from pacsnode.archive.locate import Located
 from pacsnode.archive.lookup import Held, Lookup
 from pacsnode.archive.object_json import announce, object_json
 from pacsnode.archive.readers import Readers
+from pacsnode.archive.workers import Workers
 from pacsnode.dicom.json_model import JsonEncoder
 from pacsnode.dicom.patient import Coercion
 from pacsnode.dicom.uid import UID
@@ -101,12 +102,19 @@ class Metadata:
     """Makes and keeps the metadata of series. Build it with open()."""
 
     def __init__(
-        self, layout: Layout, readers: Readers, lookup: Lookup, aliases: Aliases, thread: ThreadPoolExecutor
+        self,
+        layout: Layout,
+        readers: Readers,
+        lookup: Lookup,
+        aliases: Aliases,
+        file_readers: Workers,
+        thread: ThreadPoolExecutor,
     ) -> None:
         self._layout = layout
         self._readers = readers
         self._lookup = lookup
         self._aliases = aliases
+        self._file_readers = file_readers  # objects that leave: the background steps aside for them too
         self._thread = thread
         self._derived: Derived
         self._arrived = asyncio.Event()
@@ -117,8 +125,11 @@ class Metadata:
         self._background: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, layout: Layout, readers: Readers, lookup: Lookup, aliases: Aliases) -> "Metadata":
-        metadata = cls(layout, readers, lookup, aliases, ThreadPoolExecutor(1, "metadata"))
+    async def open(
+        cls, layout: Layout, readers: Readers, lookup: Lookup, aliases: Aliases, file_readers: Workers
+    ) -> "Metadata":
+        thread = ThreadPoolExecutor(1, "metadata")
+        metadata = cls(layout, readers, lookup, aliases, file_readers, thread)
         newest = await metadata._newest()
         metadata._derived = await metadata._in_thread(lambda: Derived.open(layout.root, newest))
         metadata._arrived.set()  # what came before the last stop
@@ -289,7 +300,8 @@ class Metadata:
             await asyncio.sleep(10 * pause)
 
     def _is_busy(self) -> bool:
-        return self._making > 0 or time.monotonic() - self._last_arrival < QUIET / 3
+        last = max(self._last_arrival, self._file_readers.asked_at)
+        return self._making > 0 or time.monotonic() - last < QUIET / 3
 
     async def _until_quiet(self) -> None:
         left = self._last_arrival + QUIET - time.monotonic()

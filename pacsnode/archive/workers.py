@@ -5,6 +5,7 @@ third of one through concurrent.futures, which makes a lock, a condition and a f
 """
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -18,6 +19,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.asked_at = 0.0  # when the last job came, on the monotonic clock
         self._threads = [
             threading.Thread(target=self._run, name=f"archive-worker-{number}", daemon=True)
             for number in range(count)
@@ -26,6 +28,7 @@ class Workers:
             thread.start()
 
     def submit(self, job: Callable[[], None]) -> None:
+        self.asked_at = time.monotonic()
         self._jobs.put(job)
 
     def close(self) -> None:
