@@ -118,17 +118,16 @@ class Arrivals:
         return self._exactly_once or bool(self._growth or self._study)
 
     async def _catch_up(self) -> None:
+        """Act on what has arrived by now; what comes meanwhile is for the next round, or none ends."""
         changes = self._archive.changes
-        if not self._listens:
-            newest = await changes.newest()
-            if newest != self._cursor:
-                await self._act([], newest)
-        elif self._exactly_once:
-            while (read := await changes.after(self._cursor))[1] != self._cursor:
-                await self._act(*read)
-        else:
-            while (grown := await changes.grown_after(self._cursor))[1] != self._cursor:
-                await self._act_on_series(*grown)
+        newest = await changes.newest()
+        if not self._listens and newest != self._cursor:
+            await self._act([], newest)
+        while self._cursor < newest:
+            if self._exactly_once:
+                await self._act(*await changes.after(self._cursor))
+            else:
+                await self._act_on_series(*await changes.grown_after(self._cursor))
 
     async def _act(self, arrived: Sequence[Arrived], last: int) -> None:
         """Tell the consumers, and move on, together."""
