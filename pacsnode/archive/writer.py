@@ -3,8 +3,8 @@
 A thread takes everything that waits and writes it in one transaction. Small objects are checked here, go to
 the journal and to their files before the commit; larger ones have a synced file in incoming/ and get their
 place after it. Then all of the group are answered at once: what is acknowledged is durable and has a row.
-While one group waits for the disk the next one gathers, so groups grow with the load and nobody waits for a
-timer.
+Two threads take turns: while one writes its group and waits for the disk, the other takes what comes and
+checks it. So groups grow with the load and nobody waits for a timer.
 """
 
 import asyncio
@@ -42,8 +42,36 @@ class _Change:
     done: asyncio.Future[None]
 
 
-_Entry = Arrival | SmallObject | _Change
+_Entry = Arrival | SmallObject | _Change | None
 _Result = tuple[asyncio.Future[Stored], Stored | Exception]
+
+
+class _Group:
+    """What is written at one go. `results`: of what is answered already, for it was refused by a check."""
+
+    __slots__ = ("arrivals", "changes", "is_last", "results", "size")
+
+    def __init__(self) -> None:
+        self.arrivals: list[Arrival] = []
+        self.changes: list[_Change] = []
+        self.results: list[_Result] = []
+        self.is_last = False
+        self.size = 0
+
+    def add(self, entry: _Entry) -> None:
+        """Take one entry, None for the end; a small object is checked."""
+        self.size += 1
+        if isinstance(entry, SmallObject):
+            try:
+                self.arrivals.append(entry.arrive())
+            except Exception as error:
+                self.results.append((entry.future, error))
+        elif isinstance(entry, Arrival):
+            self.arrivals.append(entry)
+        elif entry is not None:
+            self.changes.append(entry)
+        else:
+            self.is_last = True
 
 
 class Writer:
@@ -70,12 +98,19 @@ class Writer:
         self._small = small
         self._sync = sync
         self._on_stored = on_stored
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Entry] = SimpleQueue()
+        self._taking = threading.Lock()  # by whose turn it is to take from the queue
+        self._writing = threading.Lock()  # by who writes: index, journal, and what is to be settled
+        self._has_ended = False
         self._placed: list[str] = []  # in objects/ too; their names in incoming/ wait for the log's sync
         self._placed_at = 0.0
         self._unsettled: list[tuple[str, str]] = []
-        self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"archive-writer-{number}", daemon=True)
+            for number in range(2)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, arrival: Arrival | SmallObject) -> None:
         self._queue.put(arrival)
@@ -89,30 +124,60 @@ class Writer:
     def close(self) -> None:
         """Commit what was submitted, then close the index."""
         self._queue.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
+        self._index.close()
 
     def _run(self) -> None:
         while self._turn():
             pass
-        self._index.close()
 
     def _turn(self) -> bool:
-        """Deal with one group; False when it was the last.
+        """Deal with one group; False when there will be no other.
 
         What was in it is let go of before the next one is waited for: an arrival knows its association.
         """
-        group = self._take()
-        self._store([entry for entry in group if isinstance(entry, Arrival | SmallObject)])
-        for entry in group:
-            if isinstance(entry, _Change):
-                self._apply(entry)
-        stopping = None in group
-        quiet = stopping or not group
+        with self._taking:
+            if self._has_ended:
+                return False
+            group = self._take()
+            self._writing.acquire()  # before anybody takes the next group: they are written in order
+            self._gather(group)
+            self._has_ended = group.is_last
+        try:
+            self._write(group)
+        finally:
+            self._writing.release()
+        return not group.is_last
+
+    def _take(self) -> _Group:
+        """Wait for one entry, then take what came with it.
+
+        An empty group: nothing came for a while, and there is something to settle meanwhile.
+        """
+        group = _Group()
+        # The group that is being written will leave something to settle, too.
+        waiting = self._writing.locked() or self._placed or self._small.is_waiting
+        with contextlib.suppress(Empty):
+            group.add(self._queue.get(timeout=SETTLE_AFTER if waiting else None))
+            self._gather(group)
+        return group
+
+    def _gather(self, group: _Group) -> None:
+        """Take what waits by now."""
+        with contextlib.suppress(Empty):
+            while not group.is_last and group.size < MAX_GROUP:
+                group.add(self._queue.get_nowait())
+
+    def _write(self, group: _Group) -> None:
+        self._store(group)
+        for change in group.changes:
+            self._apply(change)
+        quiet = group.is_last or not group.size
         if self._placed and (quiet or self._is_settling_due()):
             self._settle_placed()
         if self._small.is_waiting:
             self._small.settle(now=quiet)
-        return not stopping
 
     def _apply(self, change: _Change) -> None:
         failure: Exception | None = None
@@ -125,27 +190,9 @@ class Writer:
             failure = error
         self._loop.call_soon_threadsafe(_finish, change.done, failure)
 
-    def _take(self) -> list[_Entry | None]:
-        """Wait for one arrival, then take what came with it; None ends the group and the thread.
-
-        An empty group: nothing came for a while, and there is something to settle meanwhile.
-        """
-        waiting = self._placed or self._small.is_waiting
-        try:
-            group = [self._queue.get(timeout=SETTLE_AFTER if waiting else None)]
-        except Empty:
-            return []
-        try:
-            while group[-1] is not None and len(group) < MAX_GROUP:
-                group.append(self._queue.get_nowait())
-        except Empty:
-            pass
-        return group
-
-    def _store(self, entries: Sequence[Arrival | SmallObject]) -> None:
-        """Commit a group, give the files their places, answer. Nothing escapes: all would wait for ever."""
-        results: list[_Result] = []
-        arrivals = _arrived(entries, results)
+    def _store(self, group: _Group) -> None:
+        """Commit arrivals, give the files their places, answer. Nothing escapes: all would wait for ever."""
+        arrivals, results = group.arrivals, group.results
         if arrivals:
             try:
                 verdicts = self._commit_group(arrivals)
@@ -257,20 +304,6 @@ class Writer:
             except OSError:
                 return
             del self._unsettled[0]
-
-
-def _arrived(entries: Sequence[Arrival | SmallObject], results: list[_Result]) -> list[Arrival]:
-    """Check the small objects of a group; what is wrong with them is answered."""
-    arrivals = []
-    for entry in entries:
-        if isinstance(entry, SmallObject):
-            try:
-                arrivals.append(entry.arrive())
-            except Exception as error:
-                results.append((entry.future, error))
-        else:
-            arrivals.append(entry)
-    return arrivals
 
 
 def _finish(done: asyncio.Future[None], failure: Exception | None) -> None:
