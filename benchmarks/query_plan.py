@@ -101,7 +101,6 @@ def _study(number: int, chance: random.Random) -> dict[str, object]:
         "modalities": chance.choice(MODALITIES),
         "timezone_offset_from_utc": chance.choice(("+0000", "+0100", "-0500", "")),
         "n_series": 3,
-        "n_instances": 120,
     }
 
 

@@ -10,8 +10,7 @@ from pacsnode.dicom.uid import UID
 MOST: Final = 64  # commits read at once; each has 256 instances at most
 MOST_BY_SERIES: Final = 4096  # where a row a series is wanted only
 
-# Not the newest row: commits that were acted on are forgotten, their numbers are not given again.
-_NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change'"
+_NEWEST: Final = "SELECT coalesce(max(sequence), 0) FROM change"
 _ARRIVED: Final = """
     SELECT c.sequence, i.id, i.sop_class_uid, i.sop_instance_uid, s.series_instance_uid, t.study_instance_uid,
            s.modality, i.source_ae, i.transfer_syntax, i.stored_at

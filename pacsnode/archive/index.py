@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from pacsnode.archive.aliases import Alias
-from pacsnode.archive.parents import ParentRows, Series, StudyConflict, insert, recount_patient, recount_study
+from pacsnode.archive.parents import ParentRows, StudyConflict, insert, recount_patient, recount_study
 from pacsnode.archive.patients import change_aliases
 from pacsnode.archive.rows import InstanceRow, column_names
 from pacsnode.dicom.header import Encoding
@@ -61,7 +61,7 @@ class Existing:
 
 _FILE_COLUMNS: Final = ("transfer_syntax", "path", "size", "digest", "source_ae", "stored_at")
 _INSTANCE_COLUMNS: Final = ("id", "series_fk", *column_names(Level.IMAGE), *_FILE_COLUMNS)
-_ARRIVAL_COLUMNS: Final = (*_INSTANCE_COLUMNS, "encoding", "kept", "study_fk", "patient_fk", "added")
+_ARRIVAL_COLUMNS: Final = (*_INSTANCE_COLUMNS, "encoding", "kept", "added")
 _INSERT_ARRIVALS: Final = {rows: insert("arrival", _ARRIVAL_COLUMNS, rows) for rows in GROUP_SIZES}
 # `added`: what table `change` is to have, with the last one of a transaction.
 _ARRIVAL_VIEW: Final = f"""
@@ -71,8 +71,6 @@ _ARRIVAL_VIEW: Final = f"""
             VALUES ({", ".join(f"NEW.{name}" for name in _INSTANCE_COLUMNS)});
         INSERT INTO header (instance_id, encoding, kept) VALUES (NEW.id, NEW.encoding, NEW.kept);
         UPDATE series SET n_instances = n_instances + 1 WHERE id = NEW.series_fk;
-        UPDATE study SET n_instances = n_instances + 1 WHERE id = NEW.study_fk;
-        UPDATE patient SET n_instances = n_instances + 1 WHERE id = NEW.patient_fk;
         INSERT INTO change (instances) SELECT NEW.added WHERE NEW.added IS NOT NULL;
     END;
 """
@@ -103,14 +101,14 @@ def _split(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
             start += size
 
 
-def _arrivals(group: Sequence[tuple[Series, tuple[Column, ...]]], added: str | None) -> Iterator[Column]:
-    """The parameters of some arrivals; the parents as they are now, for a study may have moved."""
-    last = len(group) - 1
-    for position, (series, values) in enumerate(group):
-        yield from values
-        yield series.study.id
-        yield series.study.patient.id
-        yield added if position == last else None
+def _parameters(group: Sequence[tuple[Column, ...]], added: str | None) -> list[Column]:
+    """What the insert of some arrivals binds; `added` goes with the last one."""
+    parameters: list[Column] = []
+    for values in group:
+        parameters += values
+        parameters.append(None)
+    parameters[-1] = added
+    return parameters
 
 
 class Index:
@@ -124,7 +122,7 @@ class Index:
         self._execute = connection.execute
         self._parents = ParentRows(connection, self._lock)
         self._current: dict[UID, Existing] = {}
-        self._waiting: list[tuple[Series, tuple[Column, ...]]] = []  # added, not yet written
+        self._waiting: list[tuple[Column, ...]] = []  # added, not yet written
         self._added: list[int] = []  # by this transaction
 
     def begin(self, sop_instances: Sequence[UID]) -> None:
@@ -156,9 +154,12 @@ class Index:
         return self._parents.conflicts
 
     def forget_changes(self, last: int) -> None:
-        """Remove what every reader of changes has seen."""
+        """Remove what every reader of changes has seen, but for the newest: numbers are not given twice."""
         self._lock()
-        self._execute("DELETE FROM change WHERE sequence <= ?", (last,))
+        self._execute(
+            "DELETE FROM change WHERE sequence <= ? AND sequence < (SELECT max(sequence) FROM change)",
+            (last,),
+        )
 
     def change_aliases(self, aliases: Sequence[Alias], sequence: int, *, only: bool = False) -> None:
         """Have patients be what they are now, see patients.change_aliases."""
@@ -209,7 +210,7 @@ class Index:
         series = self._parents.series_of(row)
         facts = (row.transfer_syntax, row.path, row.size, row.digest, row.source_ae, row.stored_at)
         header = (ENCODING_CODE[row.encoding], row.kept)
-        self._waiting.append((series, (token, series.id, *row.values, *facts, *header)))
+        self._waiting.append((token, series.id, *row.values, *facts, *header))
         self._added.append(token)
         self._current[row.sop_instance] = Existing(
             token, row.sop_class, row.transfer_syntax, row.digest, row.path
@@ -251,7 +252,7 @@ class Index:
             self._lock()
         for group in groups:
             note = added if group is groups[-1] else None
-            self._execute(_INSERT_ARRIVALS[len(group)], tuple(_arrivals(group, note)))
+            self._execute(_INSERT_ARRIVALS[len(group)], _parameters(group, note))
         self._waiting.clear()
         return bool(groups)
 
@@ -261,6 +262,6 @@ class Index:
         execute("UPDATE series SET n_instances = n_instances - 1 WHERE id = ?", (series_id,))
         execute("DELETE FROM series WHERE id = ? AND n_instances = 0", (series_id,))
         recount_study(self._connection, study_id)
-        execute("DELETE FROM study WHERE id = ? AND n_instances = 0", (study_id,))
+        execute("DELETE FROM study WHERE id = ? AND n_series = 0", (study_id,))
         recount_patient(self._connection, patient_id)
-        execute("DELETE FROM patient WHERE id = ? AND n_instances = 0", (patient_id,))
+        execute("DELETE FROM patient WHERE id = ? AND n_studies = 0", (patient_id,))

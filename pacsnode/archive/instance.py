@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from pacsnode.archive.direct import Buffer
 from pacsnode.archive.files import IncomingFile, Layout, digest
-from pacsnode.archive.rows import InstanceRow, RowBuilder, compressed
+from pacsnode.archive.kept import compressed
+from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.archive.workers import Workers
 from pacsnode.dicom.header import Header, HeaderIncomplete, scan
 from pacsnode.dicom.information_model import INDEXED_TAGS

@@ -27,6 +27,7 @@ from pacsnode.archive.coerced_json import coerced_json
 from pacsnode.archive.derived import Derived
 from pacsnode.archive.files import Layout
 from pacsnode.archive.header_json import header_json
+from pacsnode.archive.kept import restored
 from pacsnode.archive.locate import Located
 from pacsnode.archive.lookup import Held, Lookup
 from pacsnode.archive.object_json import announce, object_json
@@ -257,8 +258,8 @@ class Metadata:
         study, series, _ = making.wanted
         for located in making.instances[making.position : min(making.position + READ_AHEAD, making.known)]:
             made = None
-            with suppress(CannotUnderstand, zlib.error, KeyError):
-                kept = zlib.decompress(making.headers[located.token])
+            with suppress(CannotUnderstand, KeyError):
+                kept = restored(making.headers[located.token])
                 made = header_json(kept, study, series, located, making.encoder)
             if made is None:
                 announce(self._layout, located)

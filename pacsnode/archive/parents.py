@@ -292,8 +292,7 @@ def recount_study(connection: sqlite3.Connection, study_id: int) -> None:
     sop_classes = {sop_class for _, sop_class in rows if sop_class}
     connection.execute(
         "UPDATE study SET modalities = ?, sop_classes = ?,"
-        " n_series = (SELECT count(*) FROM series WHERE study_fk = study.id),"
-        " n_instances = (SELECT coalesce(sum(n_instances), 0) FROM series WHERE study_fk = study.id)"
+        " n_series = (SELECT count(*) FROM series WHERE study_fk = study.id)"
         " WHERE id = ?",
         (_joined(modalities), _joined(sop_classes), study_id),
     )
@@ -302,8 +301,7 @@ def recount_study(connection: sqlite3.Connection, study_id: int) -> None:
 def recount_patient(connection: sqlite3.Connection, patient_id: int) -> None:
     """Count a patient again from the counts of the studies."""
     connection.execute(
-        "UPDATE patient SET (n_studies, n_series, n_instances) ="
-        " (SELECT count(*), coalesce(sum(n_series), 0), coalesce(sum(n_instances), 0)"
+        "UPDATE patient SET (n_studies, n_series) = (SELECT count(*), coalesce(sum(n_series), 0)"
         " FROM study WHERE patient_fk = patient.id) WHERE id = ?",
         (patient_id,),
     )

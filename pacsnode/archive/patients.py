@@ -6,11 +6,11 @@ leaves nothing behind, and a rebuilt index says the same as one that was changed
 
 import json
 import sqlite3
-import zlib
 from collections.abc import Sequence
 from typing import Final
 
 from pacsnode.archive.aliases import ALIAS_COLUMNS, Alias, Identity, identity_of
+from pacsnode.archive.kept import restored
 from pacsnode.archive.rows import Value, Values, column_names, patient_values
 from pacsnode.archive.search import ENCODINGS
 from pacsnode.dicom.header import scan
@@ -142,8 +142,7 @@ def _make_again(connection: sqlite3.Connection, patient: int) -> None:
     assignments = ", ".join(f"{name} = ?" for name in made)
     execute(f"UPDATE patient SET {assignments} WHERE id = ?", (*made.values(), patient))
     execute(
-        "UPDATE patient SET (n_studies, n_series, n_instances) ="
-        " (SELECT count(*), coalesce(sum(n_series), 0), coalesce(sum(n_instances), 0)"
+        "UPDATE patient SET (n_studies, n_series) = (SELECT count(*), coalesce(sum(n_series), 0)"
         " FROM study WHERE patient_fk = patient.id) WHERE id = ?",
         (patient,),
     )
@@ -156,7 +155,7 @@ def _alias(connection: sqlite3.Connection, number: int) -> Alias:
 
 def _values(encoding: int, kept: bytes) -> Values:
     """What an object says of its patient, by its kept header."""
-    data = zlib.decompress(kept)
+    data = restored(kept)
     try:
         return patient_values(scan(data, ENCODINGS[encoding], len(data), _WANTED))
     except CannotUnderstand:  # it was read once, at ingest

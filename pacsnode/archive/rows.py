@@ -5,7 +5,6 @@ series describe the same patient, study and series, so that part is decoded once
 by identity that nothing changed.
 """
 
-import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +24,6 @@ SOP_INSTANCE_UID: Final = 0x00080018
 STUDY_INSTANCE_UID: Final = 0x0020000D
 SERIES_INSTANCE_UID: Final = 0x0020000E
 
-SMALL_WINDOW: Final = 4096  # bytes that zlib looks back
 PARENTS_REMEMBERED: Final = 4096  # series; a few MB
 
 _PARENT_LEVELS: Final = (Level.PATIENT, Level.STUDY, Level.SERIES)
@@ -125,17 +123,6 @@ class RowBuilder:
 def patient_values(header: Header) -> Values:
     """What an object says of its patient, in the order of column_names()."""
     return _values(Level.PATIENT, header.values, header.encoding.little_endian)
-
-
-def compressed(kept: bytes) -> bytes:
-    """The header of an object as the index keeps it: zlib, quickly.
-
-    Most are shorter than the smaller window, which saves clearing a quarter of a MiB for each.
-    """
-    if len(kept) > SMALL_WINDOW:
-        return zlib.compress(kept, 1)
-    compressor = zlib.compressobj(1, zlib.DEFLATED, SMALL_WINDOW.bit_length() - 1, 5)
-    return compressor.compress(kept) + compressor.flush()
 
 
 def _uid(values: dict[int, bytes], tag: int, name: str) -> UID:

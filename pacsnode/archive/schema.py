@@ -23,13 +23,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
+    select,
     text,
 )
 
 from pacsnode.dicom.information_model import Attribute, Level, columns_of
 from pacsnode.errors import ArchiveError
 
-REVISION = "0004"  # the newest of migrations/versions; a test compares
+REVISION = "0005"  # the newest of migrations/versions; a test compares
 
 _SQLITE_BUSY_TIMEOUT = 10.0  # seconds; start-up may meet a CLI command still closing the file
 
@@ -121,7 +123,6 @@ patient = Table(
     _text("scope"),
     _count("n_studies"),
     _count("n_series"),
-    _count("n_instances"),
     UniqueConstraint("patient_id", "issuer_of_patient_id", "scope", name="uq_patient_identity"),
 )
 _name_indexes(patient, "patient_name")
@@ -160,7 +161,6 @@ study = Table(
     _text("modalities"),
     _text("sop_classes"),
     _count("n_series"),
-    _count("n_instances"),
     Column("stored_at", REAL, nullable=False, server_default="0"),
     _count("alias"),
     UniqueConstraint("study_instance_uid", name="uq_study_instance_uid"),
@@ -209,7 +209,7 @@ instance = Table(
 )
 Index("ix_instance_series", instance.c.series_fk, instance.c.instance_number)
 
-# The data set without bulk data (dicom.header), zlib. `encoding`: 0 explicit VR little endian, 1 implicit VR
+# The data set without bulk data, see kept.py. `encoding`: 0 explicit VR little endian, 1 implicit VR
 # little endian, 2 explicit VR big endian. Apart from `instance`, so that scans of that table stay short.
 header = Table(
     "header",
@@ -239,13 +239,13 @@ conflict = Table(
 Index("ix_conflict_sop_instance_uid", conflict.c.sop_instance_uid)
 
 # What each commit added, for those who act on arrivals (workflow): the numbers of its instances, by spaces.
-# They read from where they were last, so nothing is missed by a crash, and have the read rows removed.
+# They read from where they were last, so nothing is missed by a crash, and have the read rows removed but for
+# the newest, from which the numbers go on.
 change = Table(
     "change",
     metadata,
     Column("sequence", Integer, primary_key=True),
     Column("instances", Text, nullable=False),
-    sqlite_autoincrement=True,
 )
 
 # Full-text tables (FTS5) over columns of the table named, with its row numbers; revision 0002 makes them and
@@ -254,6 +254,20 @@ change = Table(
 FULL_TEXT = {
     "patient.patient_name_key": sqlalchemy.table("name_trigrams", sqlalchemy.column("rowid", Integer)),
     "patient.patient_name_words": sqlalchemy.table("name_words", sqlalchemy.column("rowid", Integer)),
+}
+
+# Counts that are summed when they are asked for: to keep them cost every instance two rows more.
+_series_of_study, _study_of_patient = series.alias("s3"), study.alias("t3")
+SUMS = {
+    "study.n_instances": select(func.sum(_series_of_study.c.n_instances))
+    .where(_series_of_study.c.study_fk == study.c.id)
+    .correlate(study)
+    .scalar_subquery(),
+    "patient.n_instances": select(func.sum(_series_of_study.c.n_instances))
+    .join(_study_of_patient, _series_of_study.c.study_fk == _study_of_patient.c.id)
+    .where(_study_of_patient.c.patient_fk == patient.c.id)
+    .correlate(patient)
+    .scalar_subquery(),
 }
 
 TABLE_OF = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}

@@ -7,12 +7,12 @@ generator ends the statement.
 
 import asyncio
 import sqlite3
-import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Generic, TypeVar, cast
 
 import aiosqlite
 
+from pacsnode.archive.kept import restored
 from pacsnode.archive.plan import BoundPlan
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.sql import sql_of
@@ -188,5 +188,5 @@ def _read_header(
     encoding: str | int | bytes | None, kept: str | int | bytes | None, readers: list[KeyReader]
 ) -> list[Value] | None:
     """The values of the header keys of a row, or None when one does not match."""
-    data = zlib.decompress(kept) if isinstance(kept, bytes) else b""
+    data = restored(kept) if isinstance(kept, bytes) else b""
     return read_keys(data, ENCODINGS[encoding if isinstance(encoding, int) else 0], readers)

@@ -28,7 +28,17 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.operators import custom_op
 
 from pacsnode.archive.plan import Operator, Plan, Term
-from pacsnode.archive.schema import FULL_TEXT, TABLE_OF, header, instance, metadata, patient, series, study
+from pacsnode.archive.schema import (
+    FULL_TEXT,
+    SUMS,
+    TABLE_OF,
+    header,
+    instance,
+    metadata,
+    patient,
+    series,
+    study,
+)
 from pacsnode.dicom.information_model import Level
 
 SHAPES_KEPT: Final = 512  # statements; every client has a handful of shapes
@@ -62,6 +72,8 @@ def sql_of(plan: Plan) -> tuple[str, dict[str, object]]:
 
 
 def _column(name: str) -> ColumnElement[object]:
+    if name in SUMS:
+        return SUMS[name]
     table, column = name.split(".")
     return metadata.tables[table].c[column]
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pacsnode.archive.files import Layout, digest
-from pacsnode.archive.rows import InstanceRow, RowBuilder, compressed
+from pacsnode.archive.kept import compressed
+from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.dicom.header import scan
 from pacsnode.dicom.information_model import INDEXED_TAGS
 from pacsnode.dicom.part10 import read_file_meta

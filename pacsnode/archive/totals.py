@@ -14,8 +14,8 @@ from pacsnode.errors import OutOfResources
 
 _AGE: Final = 10.0  # seconds; the sum of sizes reads the row of each instance: 0.5 s for a million
 _SQL: Final = """
-    SELECT (SELECT count(*) FROM patient WHERE n_instances > 0),
-           (SELECT count(*) FROM study WHERE n_instances > 0),
+    SELECT (SELECT count(*) FROM patient WHERE n_studies > 0),
+           (SELECT count(*) FROM study WHERE n_series > 0),
            (SELECT count(*) FROM series WHERE n_instances > 0),
            count(*), coalesce(sum(size), 0)
     FROM instance

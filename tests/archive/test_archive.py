@@ -124,7 +124,7 @@ async def test_the_same_object_again_changes_nothing(archive: Archive, root: Pat
     assert (first.outcome, second.outcome) == (Outcome.STORED, Outcome.DUPLICATE)
     assert first.path == second.path
     assert len(list(stored_files(root))) == 1
-    assert rows(root, "SELECT n_instances FROM patient") == [(1,)]
+    assert rows(root, "SELECT n_instances FROM series") == [(1,)]
     assert incoming(root) == []
 
 
@@ -159,7 +159,7 @@ async def test_policy_replace_keeps_the_old_object_aside(open_archive: OpenArchi
     [(aside, reason)] = rows(root, "SELECT path, reason FROM conflict")
     assert data_set_bytes(root / str(aside)) == first.data
     assert reason == "replaced"
-    assert rows(root, "SELECT n_instances FROM study") == [(1,)]
+    assert rows(root, "SELECT n_instances FROM series") == [(1,)]
 
 
 async def test_a_replaced_object_leaves_no_empty_study(open_archive: OpenArchive, root: Path) -> None:
@@ -167,7 +167,7 @@ async def test_a_replaced_object_leaves_no_empty_study(open_archive: OpenArchive
     async with open_archive(duplicates="replace") as archive:
         await store(archive, made(1))
         await store(archive, moved)
-    assert rows(root, "SELECT study_instance_uid, modalities, n_instances FROM study") == [("1.2.3", "MR", 1)]
+    assert rows(root, "SELECT study_instance_uid, modalities, n_series FROM study") == [("1.2.3", "MR", 1)]
     assert rows(root, "SELECT patient_id, n_studies FROM patient") == [("Other", 1)]
 
 
@@ -192,7 +192,7 @@ async def test_the_same_uid_many_times_in_flight(open_archive: OpenArchive, root
     outcomes = [result.outcome for result in results if not isinstance(result, BaseException)]
     assert outcomes.count(Outcome.STORED) == 1
     assert rows(root, "SELECT count(*) FROM instance") == [(1,)]
-    assert rows(root, "SELECT n_instances FROM study") == [(1,)]
+    assert rows(root, "SELECT n_instances FROM series") == [(1,)]
     assert incoming(root) == []
     paths = rows(root, "SELECT path FROM instance UNION SELECT path FROM conflict ORDER BY path")
     assert [path for (path,) in paths] == files_in(root)

@@ -69,8 +69,6 @@ def forget_row(root: Path, sop_instance: str) -> int:
         index.execute("DELETE FROM header WHERE instance_id = ?", (token,))
         index.execute("DELETE FROM instance WHERE id = ?", (token,))
         index.execute("UPDATE series SET n_instances = n_instances - 1")
-        index.execute("UPDATE study SET n_instances = n_instances - 1")
-        index.execute("UPDATE patient SET n_instances = n_instances - 1")
     return int(token)
 
 

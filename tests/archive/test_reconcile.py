@@ -16,8 +16,8 @@ from tests.support.objects import made, object_path
 
 # Everything of the index but the row numbers and what only a file's own time can tell.
 DUMP = (
-    "SELECT patient_id, patient_name, patient_name_key, n_studies, n_series, n_instances FROM patient",
-    "SELECT study_instance_uid, study_date, modalities, sop_classes, n_series, n_instances FROM study",
+    "SELECT patient_id, patient_name, patient_name_key, n_studies, n_series FROM patient",
+    "SELECT study_instance_uid, study_date, modalities, sop_classes, n_series FROM study",
     "SELECT series_instance_uid, modality, n_instances FROM series",
     "SELECT sop_instance_uid, transfer_syntax, path, size, digest, source_ae, encoding, kept"
     " FROM instance JOIN header ON instance_id = instance.id",

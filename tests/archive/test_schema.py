@@ -108,6 +108,20 @@ def test_first_index_is_brought_up_to_date_with_all_its_rows(first_index: Path) 
     assert _found(first_index, "name_trigrams", '"üll"') == [7]
 
 
+@pytest.mark.parametrize("forgotten", [0, 2, 3])
+def test_numbers_of_changes_go_on_after_the_counter_is_gone(tmp_path: Path, forgotten: int) -> None:
+    path = tmp_path / "index.sqlite"
+    migrations.upgrade(path, "0004")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany("INSERT INTO change (instances) VALUES (?)", [("1",), ("2",), ("3",)])
+        connection.execute("DELETE FROM change WHERE sequence <= ?", (forgotten,))
+    schema.migrate(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        kept = connection.execute("SELECT sequence FROM change WHERE instances <> ''").fetchall()
+        assert kept == [(number,) for number in (1, 2, 3) if number > forgotten]
+        assert connection.execute("INSERT INTO change (instances) VALUES ('4')").lastrowid == 4
+
+
 def _found(path: Path, table: str, query: str) -> list[int]:
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute(f"SELECT rowid FROM {table} WHERE {table} MATCH ? ORDER BY rowid", (query,))

@@ -149,7 +149,7 @@ async def test_a_merge_takes_name_and_birth_date_of_the_other_and_is_undone_exac
     assert set(scene.said().values()) == {("B", "Right^Name")}
     row = scene.index()["1"]
     assert isinstance(row, dict)
-    assert (row["n_studies"], row["n_instances"], row["patient_birth_date"]) == (3, 3, "19700102")
+    assert (row["n_studies"], row["n_series"], row["patient_birth_date"]) == (3, 3, "19700102")
     assert len(scene.index()["patients"]) == 1  # type: ignore[arg-type]
     assert scene.coerced() == ["1", "2"]
     await scene.undo(number)
