@@ -1,5 +1,5 @@
 # Every target does its own set-up; `make serve` and `make test` work on a fresh clone.
-PYTHON ?= python3
+PYTHON ?= $(shell .ci/python)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
