@@ -21,7 +21,7 @@ from benchmarks.bench import Bench, say
 from benchmarks.cases import CASES
 from benchmarks.errors import BenchmarkError
 from benchmarks.report import Fact, Report
-from benchmarks.targets import TARGETS, Target, spread
+from benchmarks.targets import TARGETS, Target, spread, usual_targets
 
 RESULTS = Path(__file__).parent / "results"
 SLOT = 2.0  # seconds of sending for one sample; the start of storescu is about 1 % of it
@@ -57,7 +57,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--cases", type=_names(CASES), default=list(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument(
-        "--targets", type=_names(TARGETS), default=list(TARGETS), help=f"of {', '.join(TARGETS)}"
+        "--targets", type=_names(TARGETS), default=usual_targets(), help=f"of {', '.join(TARGETS)}"
     )
     parser.add_argument("--quick", action="store_true", help="one short repetition: a look, not a result")
     parser.add_argument("--repetitions", type=int, help="samples a figure (3; 1 with --quick)")

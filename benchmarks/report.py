@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TextIO
 
-YARDSTICK = "orthanc"  # the target every other is compared with
+YARDSTICKS = ("orthanc", "orthanc-newer")  # the targets every other is compared with
 CANDIDATE = "pacsnode"  # the target that has goals
 HEADINGS = ("case", "measured", "unit")
 
@@ -16,18 +16,18 @@ Fact = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the node must reach: a ratio to the yardstick (above 1: better) or a bound on the figure."""
+    """What the node must reach: a ratio to each yardstick (above 1: better) or a bound on the figure."""
 
     ratio: float | None = None
     at_least: float | None = None
     at_most: float | None = None
 
-    def judge(self, figure: float | None, ratio: float | None) -> str:
+    def judge(self, figure: float | None, ratios: Sequence[float]) -> str:
         """The goal in words and whether it was met; a comparison that could not be made is not judged."""
         wanted, met = [], []
         if self.ratio is not None:
             wanted.append(f">= {self.ratio:g} x")
-            met.append(None if ratio is None else ratio >= self.ratio)
+            met.append(min(ratios) >= self.ratio if ratios else None)
         if self.at_least is not None:
             wanted.append(f">= {self.at_least:g}")
             met.append(None if figure is None else figure >= self.at_least)
@@ -47,7 +47,7 @@ class Metric:
     unit: str
     more_is_better: bool = True
     goal: Goal | None = None
-    compared: bool = True  # False: no ratio to the yardstick, the figure is one itself or is context
+    compared: bool = True  # False: no ratio to a yardstick, the figure is one itself or is context
 
 
 @dataclass(slots=True)
@@ -107,9 +107,15 @@ class Report:
             notes.append(text)
             self._write("note", metric=asdict(metric), target=target, text=text)
 
-    def ratio(self, metric: Metric, target: str) -> float | None:
-        """How many times better than the yardstick, whichever way the unit runs; None if either is wrong."""
-        ours, theirs = self._rows[metric][target], self._rows[metric][YARDSTICK]
+    @property
+    def _comparisons(self) -> list[tuple[str, str]]:
+        """Which target is compared with which yardstick."""
+        compared = [each for each in self._targets if each not in YARDSTICKS]
+        return [(one, other) for other in YARDSTICKS if other in self._targets for one in compared]
+
+    def ratio(self, metric: Metric, target: str, yardstick: str) -> float | None:
+        """How many times better than a yardstick, whichever way the unit runs; None if either is wrong."""
+        ours, theirs = self._rows[metric][target], self._rows[metric][yardstick]
         if not metric.compared or ours.wrong or theirs.wrong or not ours.median or not theirs.median:
             return None
         return ours.median / theirs.median if metric.more_is_better else theirs.median / ours.median
@@ -117,25 +123,25 @@ class Report:
     def finish(self) -> None:
         for metric, row in self._rows.items():
             medians = {target: row[target].median for target in self._targets}
-            ratios = {target: self.ratio(metric, target) for target in self._targets if target != YARDSTICK}
+            ratios = {f"{one}/{other}": self.ratio(metric, one, other) for one, other in self._comparisons}
             self._write("row", metric=asdict(metric), medians=medians, ratios=ratios)
 
     def table(self) -> str:
         """A Markdown table and the remarks on it."""
-        compared = [each for each in self._targets if each != YARDSTICK and YARDSTICK in self._targets]
-        heading = [*HEADINGS, *self._targets, *(f"{each}/{YARDSTICK}" for each in compared)]
+        heading = [*HEADINGS, *self._targets, *(f"{one}/{other}" for one, other in self._comparisons)]
         rows = [[*heading, "goal", "spread", "others"]]
-        rows += [self._table_row(metric, compared) for metric in self._rows]
+        rows += [self._table_row(metric) for metric in self._rows]
         return "\n".join([*_aligned(rows), *self._remarks()])
 
-    def _table_row(self, metric: Metric, compared: Sequence[str]) -> list[str]:
+    def _table_row(self, metric: Metric) -> list[str]:
         row = self._rows[metric]
-        ratios = [self.ratio(metric, each) for each in compared]
+        ratios = {pair: self.ratio(metric, *pair) for pair in self._comparisons}
         candidate = row[CANDIDATE]
         judged = None if candidate.wrong else candidate.median
         goal = ""
         if metric.goal and CANDIDATE in self._targets:
-            goal = metric.goal.judge(judged, self.ratio(metric, CANDIDATE))
+            known = [ratio for (one, _), ratio in ratios.items() if one == CANDIDATE and ratio is not None]
+            goal = metric.goal.judge(judged, known)
         spread = max((each.spread for each in row.values()), default=0.0)
         others = self._others[metric]
         return [
@@ -143,7 +149,7 @@ class Report:
             metric.name,
             metric.unit,
             *(_figure(row[each].median) + "!" * row[each].wrong for each in self._targets),
-            *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+            *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios.values()),
             goal,
             f"{spread:.0%}" if spread else "",
             f"{statistics.median(others):.0%}" if others else "",

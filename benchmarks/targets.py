@@ -241,10 +241,12 @@ class Orthanc(Target):
     name = "orthanc"
     web_root = "/dicom-web"
     durability = "file fdatasync'd; SQLite row committed without sync (WAL, synchronous NORMAL)"
-    plugins = Path("/usr/share/orthanc/plugins")
+    program: ClassVar[str] = "Orthanc"
+    root: ClassVar[Path] = Path("/")  # of the system it is installed in
 
     def command(self) -> list[str]:
-        wanted = (self.plugins / f"lib{name}.so" for name in ("OrthancDicomWeb", "OrthancGdcm"))
+        plugins = Path("usr/share/orthanc/plugins")
+        wanted = (plugins / f"lib{name}.so" for name in ("OrthancDicomWeb", "OrthancGdcm"))
         settings = {
             "Name": "BENCH",
             "StorageDirectory": str(self.data),
@@ -272,14 +274,22 @@ class Orthanc(Target):
             "SaveJobs": False,
             "KeepAlive": True,
             "TcpNoDelay": True,
-            "Plugins": [str(path) for path in wanted if path.exists()],
+            "Plugins": [f"/{path}" for path in wanted if (self.root / path).exists()],
         }
         file = self.data / "orthanc.json"
         file.write_text(json.dumps(settings))
-        return ["Orthanc", str(file)]
+        return [self.program, str(file)]
 
     def version(self) -> str:
-        return _first_line(["Orthanc", "--version"])
+        return _first_line([self.program, "--version"])
+
+
+class NewerOrthanc(Orthanc):
+    """An Orthanc of another release: what $NEWER_ORTHANC runs, installed in the tree $NEWER_ROOT."""
+
+    name = "orthanc-newer"
+    program = os.environ.get("NEWER_ORTHANC", "orthanc-newer")
+    root = Path(os.environ.get("NEWER_ROOT", "/"))
 
 
 class Storescp(Target):
@@ -305,7 +315,14 @@ class Storescp(Target):
         return sum(1 for _ in os.scandir(self.data))
 
 
-TARGETS: dict[str, type[Target]] = {target.name: target for target in (Pacsnode, Orthanc, Storescp)}
+TARGETS: dict[str, type[Target]] = {
+    target.name: target for target in (Pacsnode, Orthanc, NewerOrthanc, Storescp)
+}
+
+
+def usual_targets() -> list[str]:
+    """All but an Orthanc that nobody named."""
+    return [name for name in TARGETS if name != NewerOrthanc.name or "NEWER_ORTHANC" in os.environ]
 
 
 def free_ports(number: int) -> list[int]:
