@@ -58,11 +58,12 @@ class Locator:
         usable = False
         try:
             values = {level.table: dumps(values) for level, values in retrieval.keys}
-            cursor = await connection.execute(_sql_of(tuple(level for level, _ in retrieval.keys)), values)
-            cursor.row_factory = _located  # type: ignore[assignment]  # aiosqlite asks for a type
-            while chunk := list(await cursor.fetchmany(CHUNK)):
-                yield chunk  # type: ignore[misc]  # they are what the row factory makes of rows
-            await cursor.close()
+            sql = _sql_of(tuple(level for level, _ in retrieval.keys))
+            cursor, chunk = await connection.begin(sql, values, _located, CHUNK)
+            while chunk:
+                yield chunk
+                # SQLite has ended the statement with its last row: no hop is wanted for that.
+                chunk = list(await cursor.fetchmany(CHUNK)) if len(chunk) == CHUNK else []
             usable = True
         except sqlite3.Error as error:
             raise MatchesNotCounted(f"the index cannot be read: {error}") from error

@@ -14,7 +14,7 @@ import aiosqlite
 
 from pacsnode.archive.kept import restored
 from pacsnode.archive.plan import BoundPlan
-from pacsnode.archive.readers import Readers
+from pacsnode.archive.readers import Reader, Readers
 from pacsnode.archive.sql import sql_of
 from pacsnode.archive.statement import plan_for
 from pacsnode.archive.zones import ZonedRows
@@ -59,7 +59,6 @@ class Search:
         """
         scan = _Scan(self._readers, query, made_of)
         try:
-            await scan.start()
             while not scan.done:
                 if matches := await scan.next_chunk():
                     yield matches
@@ -87,23 +86,16 @@ class _Scan(Generic[_Made]):
         in_python = not bound.plan.limited
         self._skip = query.offset if in_python else 0
         self._left = query.limit if in_python else None
-        self._connection: aiosqlite.Connection | None = None
+        self._connection: Reader | None = None
         self._cursor: aiosqlite.Cursor | None = None
         self._interrupted = False
         self.done = False
 
-    async def start(self) -> None:
-        self._connection = await self._readers.acquire()
-        self._cursor = await self._interruptible(self._connection.execute(self._sql, self._parameters))
-        self._cursor.row_factory = self._row_reader  # type: ignore[assignment]  # aiosqlite asks for a type
-
     async def next_chunk(self) -> list[_Made]:
         """The matches among the next rows; empty when there are none among them."""
-        if self._cursor is None:
-            return []
         asked = self._chunk
         self._chunk = min(2 * asked, self._most)
-        rows = cast("list[_Made | None]", await self._interruptible(self._cursor.fetchmany(asked)))
+        rows = await self._fetch(asked)
         matches = [row for row in rows if row is not None]
         if self._skip:
             skipped = min(self._skip, len(matches))
@@ -117,6 +109,16 @@ class _Scan(Generic[_Made]):
         if self._cursor is None or self._left == 0:
             await self.close()
         return matches
+
+    async def _fetch(self, number: int) -> list[_Made | None]:
+        """The next rows; the first begin the statement."""
+        if self._cursor is not None:
+            return cast("list[_Made | None]", await self._interruptible(self._cursor.fetchmany(number)))
+        self._connection = await self._readers.acquire()
+        self._cursor, rows = await self._interruptible(
+            self._connection.begin(self._sql, self._parameters, self._row_reader, number)
+        )
+        return rows
 
     async def close(self) -> None:
         """End the statement and give the connection back; harmless when that was done."""
