@@ -20,8 +20,8 @@ def test_a_ratio_above_one_is_better_whichever_way_the_unit_runs(report: Report)
     for metric, ours, theirs in ((RATE, 300, 100), (LATENCY, 2, 8)):
         report.add(metric, "pacsnode", ours)
         report.add(metric, "orthanc", theirs)
-    assert report.ratio(RATE, "pacsnode") == 3
-    assert report.ratio(LATENCY, "pacsnode") == 4
+    assert report.ratio(RATE, "pacsnode", "orthanc") == 3
+    assert report.ratio(LATENCY, "pacsnode", "orthanc") == 4
     assert report.table().count(": met") == 2
 
 
@@ -29,7 +29,7 @@ def test_the_median_of_the_repetitions_counts(report: Report) -> None:
     for value in (10, 500, 90):
         report.add(RATE, "pacsnode", value)
     report.add(RATE, "orthanc", 100)
-    assert report.ratio(RATE, "pacsnode") == 0.9
+    assert report.ratio(RATE, "pacsnode", "orthanc") == 0.9
     assert "MISSED" in report.table()
 
 
@@ -37,7 +37,7 @@ def test_a_wrong_answer_gets_no_ratio_and_meets_no_goal(report: Report) -> None:
     report.add(RATE, "pacsnode", 900, wrong="7 of 9 objects listed")
     report.add(RATE, "orthanc", 100)
     report.add(LATENCY, "pacsnode", 1, wrong="0 matches")
-    assert report.ratio(RATE, "pacsnode") is None
+    assert report.ratio(RATE, "pacsnode", "orthanc") is None
     assert "900!" in report.table()
     assert "7 of 9 objects listed" in report.table()
     assert ": met" not in report.table()
@@ -47,7 +47,15 @@ def test_a_row_without_a_figure_shows_a_dash_and_why(report: Report) -> None:
     report.note(RATE, "pacsnode", "failed: not installed")
     report.add(RATE, "orthanc", 100)
     assert "- store, 1 association: pacsnode: failed: not installed" in report.table()
-    assert report.ratio(RATE, "pacsnode") is None
+    assert report.ratio(RATE, "pacsnode", "orthanc") is None
+
+
+def test_a_goal_is_a_ratio_to_every_yardstick_there_is() -> None:
+    report = Report(["pacsnode", "orthanc", "orthanc-newer"], {}, StringIO())
+    for target, value in (("pacsnode", 300), ("orthanc", 100), ("orthanc-newer", 200)):
+        report.add(RATE, target, value)
+    assert report.ratio(RATE, "pacsnode", "orthanc-newer") == 1.5
+    assert "MISSED" in report.table()
 
 
 def test_every_line_of_the_record_is_json() -> None:
