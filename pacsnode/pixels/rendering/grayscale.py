@@ -1,10 +1,12 @@
 """Stored values to gray levels: Modality LUT, VOI LUT, Presentation LUT (PS3.3 C.11.1, C.11.2, C.11.6).
 
-Integers go through one table of all values there are between the least and the greatest, made once for a
-frame; real numbers are computed each.
+Integers go through a table. Where slope, intercept and window are told it is one of all values, and kept,
+since the images of a series have them in common; else one of the values between the least and the greatest of
+the frame. Real numbers are computed each.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, cast
 
 import numpy as np
@@ -19,6 +21,7 @@ Gray = NDArray[np.uint8]
 
 _TABLE_LIMIT: Final = 2**20  # entries; beyond, computing each pixel is cheaper than the table
 _SHORT: Final = 2  # bytes of a value that is an index as it is
+_TABLES: Final = 16  # kept, of 64 KiB at most
 _WHITE: Final = 255
 
 
@@ -29,6 +32,27 @@ def gray_levels(stored: Values, shown: Dataset, window: Window | None, inverse: 
     object's own VOI LUT. `inverse`: small values are bright (MONOCHROME1, Presentation LUT Shape INVERSE).
     """
     padding = _padding(stored, shown)
+    fixed = window or (None if _has_table(shown) else own_window(shown))
+    line = _line(shown)
+    if fixed is None or line is None or stored.dtype.kind not in "iu" or stored.dtype.itemsize > _SHORT:
+        return _levels(stored, shown, window, inverse, padding)
+    table = _table(stored.dtype.str, line, fixed, inverse)
+    levels = table.take(stored.view(f"<u{stored.dtype.itemsize}"))
+    return levels if padding is None else np.where(padding, np.uint8(0), levels)
+
+
+@lru_cache(_TABLES)
+def _table(dtype: str, line: tuple[float, float], window: Window, inverse: bool) -> Gray:
+    """The level of each cell there is, by its bits."""
+    width = np.dtype(dtype).itemsize
+    values = np.arange(2 ** (8 * width), dtype=f"<u{width}").view(dtype)
+    return _gray(_FUNCTIONS[window.function](values * line[0] + line[1], window), inverse)
+
+
+def _levels(
+    stored: Values, shown: Dataset, window: Window | None, inverse: bool, padding: NDArray[np.bool_] | None
+) -> Gray:
+    """What is not to be had from a table of all values."""
     visible = stored if padding is None else stored[~padding]
     if visible.size == 0:
         return np.zeros(stored.shape, np.uint8)
@@ -36,8 +60,7 @@ def gray_levels(stored: Values, shown: Dataset, window: Window | None, inverse: 
 
     def level(values: Values) -> Gray:
         fractions = _voi(modality_values(values, shown), shown, window, _ends(least, greatest, stored, shown))
-        levels: Gray = np.rint(fractions * _WHITE).astype(np.uint8)
-        return _WHITE - levels if inverse else levels
+        return _gray(fractions, inverse)
 
     levels = _through_table(stored, level)
     if padding is not None:
@@ -45,18 +68,29 @@ def gray_levels(stored: Values, shown: Dataset, window: Window | None, inverse: 
     return levels
 
 
+def _gray(fractions: Values, inverse: bool) -> Gray:
+    levels: Gray = np.rint(fractions * _WHITE).astype(np.uint8)
+    return _WHITE - levels if inverse else levels
+
+
 def modality_values(stored: Values, shown: Dataset) -> Values:
     """What the stored values mean (PS3.3 C.11.1): by Modality LUT Sequence, or slope and intercept."""
-    if "DoseGridScaling" in shown and "RescaleSlope" not in shown:
-        return stored * float(shown.DoseGridScaling)
-    table = shown.get("ModalityLUTSequence")
-    if table and table[0].get("LUTDescriptor") is not None and table[0].get("LUTData") is not None:
+    line = _line(shown)
+    if line is None:
         converted: Values = apply_modality_lut(stored, shown)
         return converted
-    slope, intercept = _numbers(shown, "RescaleSlope"), _numbers(shown, "RescaleIntercept")
-    if not slope:
-        return stored
-    return stored * (slope[0] or 1.0) + (intercept[0] if intercept else 0.0)
+    return stored if line == (1.0, 0.0) else stored * line[0] + line[1]
+
+
+def _line(shown: Dataset) -> tuple[float, float] | None:
+    """Slope and intercept of the Modality LUT, 1 and 0 where there is none; None for a table."""
+    slope = _numbers(shown, "RescaleSlope")
+    if not slope and (dose := _numbers(shown, "DoseGridScaling")):
+        return dose[0], 0.0
+    if _has_table(shown, "ModalityLUTSequence"):
+        return None
+    intercept = _numbers(shown, "RescaleIntercept")
+    return (slope[0] or 1.0, intercept[0] if intercept else 0.0) if slope else (1.0, 0.0)
 
 
 def _through_table(stored: Values, level: Callable[[Values], Gray]) -> Gray:
@@ -88,8 +122,8 @@ def _voi(values: Values, shown: Dataset, window: Window | None, ends: tuple[floa
     return _FUNCTIONS[window.function](values.astype(np.float64), window)
 
 
-def _has_table(shown: Dataset) -> bool:
-    table = shown.get("VOILUTSequence")
+def _has_table(shown: Dataset, keyword: str = "VOILUTSequence") -> bool:
+    table = shown.get(keyword)
     return bool(table) and all(table[0].get(name) is not None for name in ("LUTDescriptor", "LUTData"))
 
 

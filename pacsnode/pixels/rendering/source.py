@@ -148,6 +148,8 @@ def _stored_bits(samples: codec.Samples, image: Image) -> Values:
     width = 8 * samples.dtype.itemsize
     above = width - 1 - image.high_bit
     kind = "i" if image.signed else "u"
+    if above == 0 and image.stored == width:
+        return samples.view(f"<{kind}{width // 8}")
     shifted: Values = np.left_shift(samples, above) if above > 0 else samples
     values: Values = np.right_shift(shifted.view(f"<{kind}{width // 8}"), width - image.stored)
     return values
