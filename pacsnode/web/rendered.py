@@ -120,7 +120,7 @@ async def _instance(
     if held.located.transfer_syntax in VIDEO:
         return await answer_video(facade, request, held, offer)
     rendering = rendering_of(request.query_params, offer.type)
-    if types != IMAGE_TYPES:
+    if types != IMAGE_TYPES or (frames is None and offer.type not in ANIMATED and not offer.multipart):
         return await _answer(pictures, request, [Shown(held)], rendering, offer)
     count = await count_frames(facade, held)
     if frames is not None and max(frames) > max(count, 1):
