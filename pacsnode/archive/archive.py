@@ -31,7 +31,7 @@ from pacsnode.archive.locate import Located, Locator
 from pacsnode.archive.lookup import Lookup
 from pacsnode.archive.metadata import Metadata
 from pacsnode.archive.object_file import ObjectFile
-from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of, in_file, missing, open_object
+from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of, in_file, missing, open_object, paths_of
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
 from pacsnode.archive.recovery import Recovered, recover
@@ -292,6 +292,10 @@ class Archive:
     def inspect(self, references: Sequence[Reference]) -> AsyncIterator[tuple[Reference, Condition]]:
         """Read instances back from the disk and compare their digests; see Inspector.inspect."""
         return self._inspector.inspect(references)
+
+    def paths_of(self, located: Located) -> tuple[str, ...]:
+        """Where the file of an instance may be, for another process; see outgoing.paths_of."""
+        return paths_of(self._layout, located)
 
     async def file_of(self, located: Located) -> tuple[Path, int]:
         """The file of an instance, and where in it the data set begins; see outgoing.file_of."""

@@ -152,9 +152,9 @@ async def missing(workers: Workers, layout: Layout, objects: Sequence[Located]) 
 
 
 def _size(layout: Layout, located: Located) -> int | None:
-    for path in (located.path, layout.incoming_path(located.token, located.size), located.path):
+    for path in paths_of(layout, located):
         with suppress(OSError):
-            return os.stat(layout.absolute(path)).st_size
+            return os.stat(path).st_size
     return None
 
 
@@ -196,14 +196,21 @@ async def file_of(workers: Workers, layout: Layout, located: Located) -> tuple[P
 
 
 def _open(layout: Layout, located: Located) -> tuple[int, Path]:
-    """Open the file of an instance. Raises OSError.
+    """Open the file of an instance. Raises OSError."""
+    *places, last = map(Path, paths_of(layout, located))
+    for path in places:
+        with suppress(FileNotFoundError):
+            return _opened(path)
+    return _opened(last)
+
+
+def paths_of(layout: Layout, located: Located) -> tuple[str, ...]:
+    """Where to look for the file of an instance, in this order.
 
     Between the commit of its row and its move it lies in incoming/; it may move while it is looked for.
     """
-    for path in (located.path, layout.incoming_path(located.token, located.size)):
-        with suppress(FileNotFoundError):
-            return _opened(Path(layout.absolute(path)))
-    return _opened(Path(layout.absolute(located.path)))
+    path = layout.absolute(located.path)
+    return path, layout.absolute(layout.incoming_path(located.token, located.size)), path
 
 
 def _opened(path: Path) -> tuple[int, Path]:

@@ -87,11 +87,10 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
-class StateFile:
-    """The file of a presentation state, where its data set begins, and its transfer syntax."""
+class StoredFile:
+    """The file of an object, with File Meta Information: the first of `paths` that is there."""
 
-    path: str
-    data_offset: int
+    paths: tuple[str, ...]
     transfer_syntax: UID
 
 
@@ -100,7 +99,7 @@ class Picturing:
     """The rendered form of the object, under a presentation state where there is one (PS3.18 8.3.5)."""
 
     rendering: Rendering
-    state: StateFile | None = None
+    state: StoredFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +129,14 @@ Task = Transcoding | Reduction | Deidentification | Extraction | Decoding | Pict
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is made of the data set behind `data_offset` bytes of `source` goes to `output`.
+    """What is made of the data set behind `data_offset` bytes of a file goes to `output`.
 
+    The file is the first of `paths` that is there; `data_offset` None: behind its File Meta Information.
     `stored` is its transfer syntax. In `seconds` at most. Before anything else the patient is coerced.
     """
 
-    source: str
-    data_offset: int
+    paths: tuple[str, ...]
+    data_offset: int | None
     stored: UID
     output: str
     seconds: int
@@ -153,15 +153,25 @@ class Job:
         return job
 
 
-def answer_line(done: int | errors.OperationError) -> str:
-    """An answer, without the end of the line: how many bytes were made, or why none were."""
-    return json.dumps(done if isinstance(done, int) else [type(done).__name__, str(done)])
+@dataclass(frozen=True, slots=True)
+class Made:
+    """`size` bytes were made. They are in the output file, or in the memory that the worker shares."""
+
+    size: int
+    in_memory: bool = False
 
 
-def answer_of(line: bytes) -> int | errors.OperationError:
+Answer = Made | errors.OperationError
+
+
+def answer_line(done: Answer) -> str:
+    """An answer, without the end of the line: what was made, or why nothing was."""
+    return json.dumps(
+        [done.size, done.in_memory] if isinstance(done, Made) else [type(done).__name__, str(done)]
+    )
+
+
+def answer_of(line: bytes) -> Answer:
     """What an answer says."""
-    done = json.loads(line)
-    if isinstance(done, int):
-        return done
-    name, text = done
-    return _ERRORS[name](text)
+    first, second = json.loads(line)
+    return _ERRORS[first](second) if isinstance(first, str) else Made(first, second)

@@ -2,13 +2,16 @@
 
 concurrent.futures is not used: there one process that dies fails every job that waits. Here a worker has one
 job at a time; when it dies, is killed or takes too long, that job fails and the next one has a new worker.
-Results are files, so that no large object goes through a pipe or stays in memory.
+Results are files, so that no large object goes through a pipe or stays in memory; but pictures, which are
+small and many, lie in memory that a worker shares.
 """
 
 import asyncio
 import itertools
 import math
+import os
 import sys
+import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Collection
 from contextlib import suppress
@@ -28,14 +31,16 @@ from pacsnode.pixels.job import (
     Deidentification,
     Extraction,
     Job,
+    Made,
     Picturing,
     Reduction,
+    StoredFile,
     Task,
     Transcoding,
     answer_of,
 )
 
-JOBS_PER_WORKER: Final = 1000  # then a fresh one: what codecs leak is bounded
+JOBS_PER_WORKER: Final = 10_000  # then a fresh one: what codecs leak is bounded; a start takes a second
 SUFFIX: Final = ".transcoded"
 ALARM_MARGIN: Final = 10  # seconds after the time limit until the worker ends itself
 
@@ -55,13 +60,7 @@ class Transcoded:
 
     async def take(self) -> bytes:
         """All of it; the file is gone then. For what is small. Raises OSError."""
-        return await asyncio.to_thread(self._take)
-
-    def _take(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        finally:
-            self.path.unlink(missing_ok=True)
+        return await asyncio.to_thread(_taken, self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +141,11 @@ class Transcoder:
         return await self._make(metadata, 0, EXPLICIT_VR_LE, composition, EXPLICIT_VR_LE)
 
     async def render(
-        self,
-        source: Path,
-        data_offset: int,
-        stored: UID,
-        picturing: Picturing,
-        coercion: Coercion | None = None,
-    ) -> Transcoded:
-        """Make a file of a Rendered Media Type; see rendering.render. Raises as transcode()."""
-        return await self._make(source, data_offset, stored, picturing, EXPLICIT_VR_LE, coercion)
+        self, source: StoredFile, picturing: Picturing, coercion: Coercion | None = None
+    ) -> bytes:
+        """The bytes of a Rendered Media Type; see rendering.render. Raises OSError, and as transcode()."""
+        output, made = await self._do(source.paths, None, source.transfer_syntax, picturing, coercion)
+        return made if isinstance(made, bytes) else await asyncio.to_thread(_taken, output)
 
     @property
     def spool(self) -> Path:
@@ -176,18 +171,31 @@ class Transcoder:
         target: UID,
         coercion: Coercion | None = None,
     ) -> Transcoded:
+        output, made = await self._do((str(source),), data_offset, stored, task, coercion)
+        assert isinstance(made, int)
+        return Transcoded(output, target, made)
+
+    async def _do(
+        self,
+        paths: tuple[str, ...],
+        data_offset: int | None,
+        stored: UID,
+        task: Task,
+        coercion: Coercion | None,
+    ) -> tuple[Path, int | bytes]:
+        """Have a job done. The file for its result and how many bytes are there, or the bytes themselves."""
         await self._prepare()
         output = self._spool / f"{next(self._numbers)}{SUFFIX}"
         seconds = math.ceil(self._options.time_limit) + ALARM_MARGIN
-        job = Job(str(source), data_offset, stored, str(output), seconds, task, coercion)
+        job = Job(paths, data_offset, stored, str(output), seconds, task, coercion)
         try:
             async with self._turns:
-                while (size := await self._perform(job)) is None:
+                while (made := await self._perform(job)) is None:
                     pass
         except BaseException:
             _forget(output)
             raise
-        return Transcoded(output, target, size)
+        return output, made
 
     async def close(self) -> None:
         """End the workers; what they still do fails."""
@@ -199,6 +207,8 @@ class Transcoder:
 
     async def _prepare(self) -> None:
         """Make the folder, once."""
+        if self._is_prepared:
+            return
         async with self._preparing:
             if self._is_prepared:
                 return
@@ -208,7 +218,7 @@ class Transcoder:
                 raise OutOfResources(f"{self._spool} cannot be used: {error}") from error
             self._is_prepared = True
 
-    async def _perform(self, job: Job) -> int | None:
+    async def _perform(self, job: Job) -> int | bytes | None:
         """Have a worker do the job, and keep the worker if it lives. None: the job wants another try.
 
         That is, the worker died and had done others before: it may have died of those, or while it was idle.
@@ -219,22 +229,23 @@ class Transcoder:
                 answer = await worker.perform(job)
         except TimeoutError:
             await self._dismiss(worker)
-            log.warning("transcoder.worker_lost", source=job.source, reason="time limit")
+            log.warning("transcoder.worker_lost", source=job.paths[0], reason="time limit")
             raise CannotTranscode(f"transcoding takes longer than {self._options.time_limit} s") from None
         except BaseException:
             await self._dismiss(worker)
             raise
         if not answer:
             await self._dismiss(worker)
-            log.warning("transcoder.worker_lost", source=job.source, reason=f"status {worker.status}")
+            log.warning("transcoder.worker_lost", source=job.paths[0], reason=f"status {worker.status}")
             if worker.jobs > 1:
                 return None
             raise CannotUnderstand(f"the codec crashed (status {worker.status})")
-        await self._give_back(worker)
         done = answer_of(answer)
+        made = worker.shared(done.size) if isinstance(done, Made) and done.in_memory else None
+        await self._give_back(worker)
         if isinstance(done, OperationError):
             raise done
-        return done
+        return done.size if made is None else made
 
     async def _take(self) -> "_Worker":
         """An idle worker that lives, or a new one."""
@@ -264,20 +275,31 @@ class Transcoder:
 class _Worker:
     """One process, see worker.py."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, memory: int) -> None:
+        """`memory`: the descriptor of the file that it shares."""
         self._process = process
+        self._memory = memory
         self.jobs = 0
 
     @classmethod
     async def start(cls, memory_limit: int) -> "_Worker":
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "pacsnode.pixels.worker", str(memory_limit)),
+        memory = _file_in_memory()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "pacsnode.pixels.worker", str(memory_limit), str(memory)),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,  # codecs tell of every oddity of a stream
+                pass_fds=(memory,),
             )
-        )
+        except BaseException:
+            os.close(memory)
+            raise
+        return cls(process, memory)
+
+    def shared(self, size: int) -> bytes:
+        """What it has left in its shared memory."""
+        return os.pread(self._memory, size, 0)
 
     @property
     def status(self) -> int | None:
@@ -299,10 +321,29 @@ class _Worker:
 
     async def end(self) -> None:
         """Kill the process, unless it has ended, and take its status."""
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.kill()
         await self._process.wait()
+
+
+def _file_in_memory() -> int:
+    """The descriptor of a file without a name; where the system has no memory files, on disk."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("pacsnode-picture")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _taken(path: Path) -> bytes:
+    """The content of a result, which is gone then. Raises OSError."""
+    try:
+        return path.read_bytes()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _forget(output: Path) -> None:

@@ -10,20 +10,25 @@ import os
 import resource
 import signal
 import sys
-from io import BytesIO
+from collections.abc import Sequence
+from contextlib import suppress
+from io import BytesIO, FileIO
 from typing import BinaryIO, Final
 
+from pacsnode.dicom.part10 import MAX_META_LENGTH, data_offset_of
 from pacsnode.errors import OperationError, OutOfResources, ProcessingFailure
 from pacsnode.pixels.bulk import leave_out_bulk_data
 from pacsnode.pixels.coerce import coerce
 from pacsnode.pixels.decode import decode_frames
 from pacsnode.pixels.extract import extract
 from pacsnode.pixels.job import (
+    Answer,
     Composition,
     Decoding,
     Deidentification,
     Extraction,
     Job,
+    Made,
     Picturing,
     Reduction,
     Transcoding,
@@ -33,11 +38,16 @@ from pacsnode.pixels.recode import DataSet
 from pacsnode.pixels.transcode import opened, transcode, write_as
 
 SHORT: Final = 2**20  # bytes of a file that is read: cheaper than a mapping, whose pages come one by one
+SHARED: Final = 2**20  # bytes of a picture that fits into the shared memory; the pool reads it in its loop
+_HEAD: Final = 1024  # bytes that hold the File Meta Information of most files
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def serve(memory_limit: int) -> None:
-    """Do jobs until standard input ends. `memory_limit` in bytes; mapped files do not count."""
+def serve(memory_limit: int, shared: int) -> None:
+    """Do jobs until standard input ends. `memory_limit` in bytes; mapped files do not count.
+
+    `shared`: the descriptor of a file in memory, which the pool reads too.
+    """
     resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,16 +56,19 @@ def serve(memory_limit: int) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a codec that prints must not seem to answer
     for line in sys.stdin:
-        print(answer_line(perform(Job.from_line(line))), file=answers, flush=True)
+        print(answer_line(perform(Job.from_line(line), shared)), file=answers, flush=True)
 
 
-def perform(job: Job) -> int | OperationError:
-    """Do one job; the bytes that were made. Every error is returned: this process serves the next object."""
+def perform(job: Job, shared: int) -> Answer:
+    """Do one job; what was made. Every error is returned: this process serves the next object."""
     signal.alarm(job.seconds)  # the pool ends a hanging worker sooner, but the pool may be gone
     try:
+        source = _data_set(job.paths, job.data_offset)
+        if isinstance(job.task, Picturing):
+            return _put(_picture(job, source, job.task), job.output, shared)
         with open(job.output, "wb") as out:
-            _write(job, _content(job.source)[job.data_offset :], out)
-            return out.tell()
+            _write(job, source, out)
+            return Made(out.tell())
     except OperationError as error:
         return error
     except MemoryError:
@@ -95,15 +108,27 @@ def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
             from pacsnode.pixels.compose import compose  # Pillow too
 
             compose(job.task, bytes(source), out)
-        case Picturing(rendering, state):
-            # pydicom and Pillow: a worker that only transcodes does without
-            from pacsnode.pixels.rendering.render import rendered
-            from pacsnode.pixels.rendering.source import Source
 
-            shown_by = None
-            if state is not None:
-                shown_by = Source(_content(state.path)[state.data_offset :], state.transfer_syntax).attributes
-            out.write(rendered(Source(_coerced(job, source), job.stored), rendering, shown_by))
+
+def _picture(job: Job, source: memoryview, picturing: Picturing) -> bytes:
+    # pydicom and Pillow: a worker that only transcodes does without
+    from pacsnode.pixels.rendering.render import rendered
+    from pacsnode.pixels.rendering.source import Source
+
+    state = None
+    if (file := picturing.state) is not None:
+        state = Source(_data_set(file.paths), file.transfer_syntax).attributes
+    return rendered(Source(_coerced(job, source), job.stored), picturing.rendering, state)
+
+
+def _put(made: bytes, output: str, shared: int) -> Made:
+    """Leave a picture where the pool finds it: in memory, or when it is large in a file."""
+    if len(made) <= SHARED:
+        os.pwrite(shared, made, 0)
+        return Made(len(made), in_memory=True)
+    with open(output, "wb") as out:
+        out.write(made)
+    return Made(len(made))
 
 
 def _opened(job: Job, source: memoryview) -> DataSet:
@@ -123,13 +148,32 @@ def _coerced(job: Job, source: memoryview) -> memoryview:
     return out.getbuffer()
 
 
-def _content(path: str) -> memoryview:
+def _data_set(paths: Sequence[str], offset: int | None = None) -> memoryview:
+    """The data set in the first of the files that is there; see Job. Raises OSError, CannotUnderstand."""
+    content = _content(paths)
+    if offset is None:
+        offset = data_offset_of(bytes(content[:_HEAD]))
+        if offset > _HEAD:
+            offset = data_offset_of(bytes(content[:MAX_META_LENGTH]))
+    return content[offset:]
+
+
+def _content(paths: Sequence[str]) -> memoryview:
     """A view of a file; if that is long a mapping, which goes with the last view of it."""
-    with open(path, "rb", buffering=0) as file:
+    with _first(paths) as file:
         if os.fstat(file.fileno()).st_size <= SHORT:
             return memoryview(file.readall() or b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
+def _first(paths: Sequence[str]) -> FileIO:
+    """The first file that is there: between the commit of its row and its move it lies elsewhere."""
+    *places, last = paths
+    for path in places:
+        with suppress(FileNotFoundError):
+            return open(path, "rb", buffering=0)
+    return open(last, "rb", buffering=0)
+
+
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(*map(int, sys.argv[1:]))

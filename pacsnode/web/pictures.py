@@ -7,7 +7,7 @@ from typing import Final
 from pacsnode.archive.archive import Archive
 from pacsnode.archive.locate import Located
 from pacsnode.errors import CannotUnderstand, RequestRefused
-from pacsnode.pixels.job import Picturing, StateFile
+from pacsnode.pixels.job import Picturing, StoredFile
 from pacsnode.pixels.pool import Transcoder
 from pacsnode.pixels.rendering.request import Rendering
 
@@ -41,24 +41,20 @@ class Pictures:
         if (known := self._remembered.get(key)) is not None:
             self._remembered.move_to_end(key)
             return known
-        made = await self._make(located, Picturing(rendering, await self._state_file(state)))
+        shown_by = None if state is None else self._file(state)
+        made = await self._make(located, Picturing(rendering, shown_by))
         self._remember(key, made)
         return made
 
     async def _make(self, located: Located, picturing: Picturing) -> bytes:
-        path, offset = await self._archive.file_of(located)
         coercion = await self._archive.coercion_of(located)
         try:
-            made = await self._transcoder.render(path, offset, located.transfer_syntax, picturing, coercion)
+            return await self._transcoder.render(self._file(located), picturing, coercion)
         except CannotUnderstand as error:
             raise RequestRefused(406, str(error)) from error
-        return await made.take()
 
-    async def _state_file(self, state: Located | None) -> StateFile | None:
-        if state is None:
-            return None
-        path, offset = await self._archive.file_of(state)
-        return StateFile(str(path), offset, state.transfer_syntax)
+    def _file(self, located: Located) -> StoredFile:
+        return StoredFile(self._archive.paths_of(located), located.transfer_syntax)
 
     def _remember(self, key: _Key, made: bytes) -> None:
         if len(made) > LARGEST:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from PIL import Image
 from pydicom import Dataset
 
 from pacsnode.dicom.part10 import file_meta
@@ -19,9 +22,10 @@ from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotTranscode, CannotUnderstand, OperationError, OutOfResources
 from pacsnode.pixels import plan
-from pacsnode.pixels.job import Picturing
+from pacsnode.pixels.job import Picturing, StoredFile
 from pacsnode.pixels.pool import Transcoded, Transcoder, TranscoderOptions
 from pacsnode.pixels.rendering.request import Rendering, Viewport
+from pacsnode.pixels.worker import SHARED
 from tests.support.objects import encoded, made
 from tests.support.raw import CT_IMAGE
 
@@ -262,9 +266,17 @@ def test_the_node_starts_without_codecs() -> None:
 
 
 async def test_a_picture_is_made_in_a_worker(transcoder: Transcoder, image: tuple[Path, int, UID]) -> None:
-    rendering = Rendering("image/jpeg", viewport=Viewport(64, 64))
-    made = await transcoder.render(*image, Picturing(rendering))
-    assert made.path.read_bytes().startswith(b"\xff\xd8\xff")
-    await made.discard()
+    path, _, transfer_syntax = image
+    file = StoredFile((str(path.with_name("moved.dcm")), str(path)), transfer_syntax)
+    small = await transcoder.render(file, Picturing(Rendering("image/jpeg", viewport=Viewport(64, 64))))
+    large = await transcoder.render(file, Picturing(Rendering("image/png", viewport=Viewport(2048, 2048))))
+    assert len(small) < SHARED < len(large)
+    for picture, side in ((small, 64), (large, 2048)):
+        with Image.open(BytesIO(picture)) as opened:
+            opened.load()
+            assert opened.size == (side, side)
+    assert not list(transcoder.spool.iterdir())
     with pytest.raises(CannotUnderstand, match="nothing is rendered as"):
-        await transcoder.render(*image, Picturing(Rendering("image/tiff")))
+        await transcoder.render(file, Picturing(Rendering("image/tiff")))
+    with pytest.raises(OperationError, match="No such file"):
+        await transcoder.render(replace(file, paths=(str(path.with_name("gone")),)), Picturing(Rendering("")))
