@@ -36,7 +36,7 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	@.ci/install-peers
+	@.ci/install-peers orthanc-dicomweb
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
