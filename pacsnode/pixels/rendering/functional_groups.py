@@ -24,12 +24,19 @@ def flattened(attributes: Dataset, frame: int) -> Dataset:
     items = list(_items(attributes, frame))
     if not items:
         return attributes
-    shown = Dataset()
-    shown.update(attributes)
+    shown = copied(attributes)
     for item in items:
         for element in item:
             shown[element.tag] = element
     return shown
+
+
+def copied(attributes: Dataset) -> Dataset:
+    """A data set of the same elements, which still knows the order of the bytes in those of OW."""
+    copy = Dataset()
+    copy.update(attributes)
+    copy.set_original_encoding(*attributes.original_encoding)
+    return copy
 
 
 def _items(attributes: Dataset, frame: int) -> Iterator[Dataset]:

@@ -25,7 +25,7 @@ from pacsnode.pixels.image import (
     describe,
     in_other_order,
 )
-from pacsnode.pixels.recode import PIXEL_DATA, DataSet, Element, Fragments, Sequence, read
+from pacsnode.pixels.recode import PIXEL_DATA, DataSet, Element, Fragments, Sequence, read, swapped
 
 Values = NDArray[np.integer] | NDArray[np.floating]
 
@@ -45,6 +45,8 @@ class Source:
         self._little_endian = encoding.little_endian
         self._data_set = read(data, encoding)
         self.attributes = _attributes(data, encoding.implicit, encoding.little_endian)
+        if not encoding.little_endian:
+            _turn(self.attributes)
         self._pixels = _pixel_element(self._data_set)
 
     @property
@@ -134,6 +136,17 @@ def _attributes(data: memoryview, implicit: bool, little_endian: bool) -> Datase
             if is_over:
                 return attributes
     return read_dataset(BytesIO(data), implicit, little_endian, stop_when=is_pixel_data)
+
+
+def _turn(attributes: Dataset) -> None:
+    """Put the bytes of all OW in the order of little endian: palettes, overlays, waveforms, LUTs."""
+    for element in attributes:
+        if element.VR == "SQ":
+            for item in element.value:
+                _turn(item)
+        elif element.VR == "OW" and isinstance(element.value, bytes):
+            element.value = bytes(swapped(element.value, 2))
+    attributes.set_original_encoding(attributes.original_encoding[0], True)
 
 
 def _bits(value: memoryview, first: int, count: int) -> NDArray[np.uint8]:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import Dataset
 
 from pacsnode.errors import CannotUnderstand
 from pacsnode.pixels.rendering.picture import picture_of
 from pacsnode.pixels.rendering.request import Viewport, Window
-from tests.conftest import needs, real_objects
+from tests.conftest import needs, real_object, real_objects
 from tests.pixels.rendering.test_source import opened
 
 # DCMTK knows neither functional groups nor 32 bits in big endian, and the last file's frame is damaged.
@@ -66,3 +67,21 @@ def test_a_viewport_keeps_the_shape_and_mirrors() -> None:
     assert distance(half, whole.crop((0, 0, 64, 128))) == 0
     mirrored = picture_of(source, 1, None, Viewport(128, 128, flip_x=True))
     assert distance(mirrored, whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) == 0
+
+
+@needs("dcmconv")
+@pytest.mark.parametrize("name", ["examples_palette.dcm", "gdcm-US-ALOKA-16.dcm"])
+def test_a_palette_is_read_beside_functional_groups_and_in_big_endian(name: str, tmp_path: Path) -> None:
+    """The second is segmented (C.7.9.2)."""
+    path = real_object(name)
+    plain, grouped = opened(path), opened(path)
+    measures, group = Dataset(), Dataset()
+    measures.PixelSpacing = [1, 1]
+    group.PixelMeasuresSequence = [measures]
+    grouped.attributes.SharedFunctionalGroupsSequence = [group]
+    assert distance(picture_of(grouped, 1, None, None), picture_of(plain, 1, None, None)) == 0
+    subprocess.run(["dcmconv", "+tb", str(path), str(tmp_path / "big.dcm")], check=True)
+    assert (
+        distance(picture_of(opened(tmp_path / "big.dcm"), 1, None, None), picture_of(plain, 1, None, None))
+        == 0
+    )
