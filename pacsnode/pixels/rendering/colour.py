@@ -1,4 +1,4 @@
-"""Stored values to red, green and blue of eight bits (PS3.3 C.7.6.3.1.2, C.7.9, C.11.15)."""
+"""Stored values to red, green and blue of eight bits (PS3.3 C.7.6.3.1.2, C.7.9, C.11.15; PS3.4 N.2.4)."""
 
 from typing import Final
 
@@ -32,6 +32,14 @@ def rgb(stored: Values, photometric: str, attributes: Dataset) -> Rgb:
         converted: Rgb = convert_color_space(eight, "YBR_FULL", "RGB")
         return converted
     return eight
+
+
+def pseudo_colors(levels: NDArray[np.uint8], attributes: Dataset) -> Rgb:
+    """Gray levels, which span all entries of the palette, in its colours (PS3.4 N.2.4)."""
+    entries, first, _ = (int(one) for one in attributes.RedPaletteColorLookupTableDescriptor)
+    indices = np.rint(np.arange(256) * ((entries or 65536) - 1) / 255).astype(np.int64) + first
+    table = _eight_bits(apply_color_lut(indices, attributes), _palette_bits(attributes))
+    return table[levels]
 
 
 def _palette_bits(attributes: Dataset) -> int:

@@ -1,4 +1,4 @@
-"""Annotations of a presentation state drawn on the picture: graphics and text (PS3.3 C.10.5)."""
+"""Annotations of a presentation state drawn on the picture: graphics and text (PS3.3 C.10.5, C.10.7)."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -6,23 +6,28 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 
+from pacsnode.pixels.rendering.ink import Ink
+
 Place = tuple[float, float]
+Inks = Callable[[str], Ink]
+"""What is drawn in a layer, by its name, is drawn in this."""
 Placement = Callable[[float, float, bool], Place]
 """Where a point lies in the picture; the flag tells whether it is given relative to the displayed area."""
 
-_WHITE: Final = 255
 _LEAST_FONT: Final = 9  # pixels
 _FONT_SHARE: Final = 40  # a line of text is a fortieth of the picture's height
 
 
-def draw_annotations(picture: Image.Image, annotations: tuple[Dataset, ...], place: Placement) -> Image.Image:
-    """The picture with graphic and text objects in white; those that cannot be read are left out."""
+def draw_annotations(
+    picture: Image.Image, annotations: tuple[Dataset, ...], place: Placement, inks: Inks
+) -> Image.Image:
+    """The picture with graphic and text objects; those that cannot be read are left out."""
     if not annotations:
         return picture
     drawn = picture.copy()
     draw = ImageDraw.Draw(drawn)
-    ink: int | tuple[int, int, int] = _WHITE if drawn.mode == "L" else (_WHITE, _WHITE, _WHITE)
     for annotation in annotations:
+        ink = inks(str(annotation.get("GraphicLayer") or ""))
         for graphic in annotation.get("GraphicObjectSequence") or ():
             _draw_graphic(draw, graphic, place, ink)
         for text in annotation.get("TextObjectSequence") or ():
@@ -34,9 +39,7 @@ def font_for(picture: Image.Image) -> ImageFont.FreeTypeFont | ImageFont.ImageFo
     return ImageFont.load_default(max(picture.height // _FONT_SHARE, _LEAST_FONT))
 
 
-def _draw_graphic(
-    draw: ImageDraw.ImageDraw, graphic: Dataset, place: Placement, ink: int | tuple[int, int, int]
-) -> None:
+def _draw_graphic(draw: ImageDraw.ImageDraw, graphic: Dataset, place: Placement, ink: Ink) -> None:
     """PS3.3 C.10.5.1.2: what the points of each type mean."""
     relative = str(graphic.get("GraphicAnnotationUnits")) == "DISPLAY"
     points = [place(x, y, relative) for x, y in _pairs(graphic.get("GraphicData"))]
@@ -75,7 +78,7 @@ def _draw_text(
     draw: ImageDraw.ImageDraw,
     text: Dataset,
     place: Placement,
-    ink: int | tuple[int, int, int],
+    ink: Ink,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
     """Text in its bounding box, or beside its anchor point with a line to that (PS3.3 C.10.5.1.1)."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
+from pacsnode.pixels.rendering.functional_groups import copied
 from pacsnode.pixels.rendering.request import Window, WindowFunction
 from pacsnode.pixels.rendering.source import Values
 
@@ -34,7 +35,8 @@ def gray_levels(stored: Values, shown: Dataset, window: Window | None, inverse: 
     padding = _padding(stored, shown)
     fixed = window or (None if _has_table(shown) else own_window(shown))
     line = _line(shown)
-    if fixed is None or line is None or stored.dtype.kind not in "iu" or stored.dtype.itemsize > _SHORT:
+    is_short = stored.dtype.kind in "iu" and stored.dtype.itemsize <= _SHORT
+    if fixed is None or line is None or not is_short or _has_table(shown, "PresentationLUTSequence"):
         return _levels(stored, shown, window, inverse, padding)
     table = _table(stored.dtype.str, line, fixed, inverse)
     levels = table.take(stored.view(f"<u{stored.dtype.itemsize}"))
@@ -60,7 +62,7 @@ def _levels(
 
     def level(values: Values) -> Gray:
         fractions = _voi(modality_values(values, shown), shown, window, _ends(least, greatest, stored, shown))
-        return _gray(fractions, inverse)
+        return _gray(_p_values(fractions, shown), inverse)
 
     levels = _through_table(stored, level)
     if padding is not None:
@@ -153,6 +155,16 @@ def _by_table(values: Values, shown: Dataset) -> Values:
     bits = int(shown.VOILUTSequence[0].LUTDescriptor[2]) or 16
     fractions: Values = np.clip(looked_up / float(2**bits - 1), 0.0, 1.0)
     return fractions
+
+
+def _p_values(fractions: Values, shown: Dataset) -> Values:
+    """Fractions of white behind the Presentation LUT; its input spans all its entries (PS3.3 C.11.6.1.1)."""
+    if not _has_table(shown, "PresentationLUTSequence"):
+        return fractions
+    table = copied(shown)
+    table.VOILUTSequence = shown.PresentationLUTSequence
+    entries = int(shown.PresentationLUTSequence[0].LUTDescriptor[0]) or 2**16
+    return _by_table(fractions * (entries - 1), table)
 
 
 def _linear(values: Values, window: Window) -> Values:

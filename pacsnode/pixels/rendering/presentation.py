@@ -10,11 +10,17 @@ from typing import Final
 from pydicom import Dataset
 
 from pacsnode.dicom.uid import UID
+from pacsnode.pixels.rendering.functional_groups import copied
+from pacsnode.pixels.rendering.ink import Ink, ink_of
+from pacsnode.pixels.rendering.overlay import GROUPS, has_data
+from pacsnode.pixels.rendering.shutter import shutter_group
 
 # The modules of a state that take the place of the image's own attributes (PS3.4 N.2.1)
 _MODALITY: Final = ("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "RescaleType")
 _VOI: Final = ("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction")
 _PALETTE_GROUP: Final = 0x0028
+_ACTIVATION_LAYER: Final = 0x1001
+_WHITE: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +73,51 @@ def presented(state: Dataset, sop_instance: str, frame: int) -> Presentation:
     """What a state says of a frame, counted from 1."""
     rotation = int(state.get("ImageRotation") or 0) % 360
     selection = _first_for(state.get("DisplayedAreaSelectionSequence"), sop_instance, frame)
-    annotations = tuple(_all_for(state.get("GraphicAnnotationSequence"), sop_instance, frame))
+    annotations = list(_all_for(state.get("GraphicAnnotationSequence"), sop_instance, frame))
+    order = {name: int(layer.get("GraphicLayerOrder") or 0) for name, layer in _layers(state).items()}
+    annotations.sort(key=lambda one: order.get(str(one.get("GraphicLayer")), 0))
     return Presentation(
         state=state,
         inverse=str(state.get("PresentationLUTShape") or "") == "INVERSE",
         rotation=rotation if rotation in (90, 180, 270) else 0,
         mirrored=str(state.get("ImageHorizontalFlip") or "N") == "Y",
         area=_area(selection) if selection is not None else None,
-        annotations=annotations,
+        annotations=tuple(annotations),
     )
+
+
+def ink_of_layer(state: Dataset, name: str, is_color: bool) -> Ink:
+    """What is recommended for a layer, white if nothing is (PS3.3 C.10.7)."""
+    layer = _layers(state).get(name, Dataset())
+    gray, color = (
+        "GraphicLayerRecommendedDisplayGrayscaleValue",
+        "GraphicLayerRecommendedDisplayCIELabValue",
+    )
+    return ink_of(layer, gray, color, is_color, _WHITE)
+
+
+def activated_overlays(state: Dataset, is_color: bool) -> dict[int, Ink]:
+    """The overlay groups that are displayed, and in what (PS3.3 C.11.7): those that have a layer."""
+    layers = {group: state.get((group, _ACTIVATION_LAYER)) for group in GROUPS}
+    return {
+        group: ink_of_layer(state, str(layer.value), is_color)
+        for group, layer in layers.items()
+        if layer is not None and layer.value and group != shutter_group(state)
+    }
+
+
+def has_palette(state: Dataset) -> bool:
+    """Tell whether gray levels are shown in colours (PS3.3 A.33.3)."""
+    return "RedPaletteColorLookupTableDescriptor" in state
+
+
+def _layers(state: Dataset) -> dict[str, Dataset]:
+    return {str(layer.get("GraphicLayer")): layer for layer in state.get("GraphicLayerSequence") or ()}
 
 
 def attributes_under(state: Dataset, shown: Dataset, sop_instance: str, frame: int) -> Dataset:
     """The attributes of an image with those of the state in their place (PS3.4 N.2.1)."""
-    result = Dataset()
-    result.update(shown)
+    result = copied(shown)
     for keyword in (*_MODALITY, *_VOI, "PresentationLUTShape"):
         if keyword in result:
             del result[keyword]
@@ -92,7 +128,16 @@ def attributes_under(state: Dataset, shown: Dataset, sop_instance: str, frame: i
     palette = [element for element in state.group_dataset(_PALETTE_GROUP) if "Palette" in element.keyword]
     for element in palette:
         result[element.tag] = element
+    for group in GROUPS:
+        if has_data(state, group):
+            _replace_overlay(result, state, group)
     return result
+
+
+def _replace_overlay(target: Dataset, source: Dataset, group: int) -> None:
+    for old in target.group_dataset(group):
+        del target[old.tag]
+    target.update(source.group_dataset(group))
 
 
 def _take(target: Dataset, source: Dataset, keywords: tuple[str, ...]) -> None:

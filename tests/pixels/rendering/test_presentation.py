@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
 
+from pacsnode.pixels.rendering.ink import ink_of
 from pacsnode.pixels.rendering.picture import picture_under
 from pacsnode.pixels.rendering.request import Viewport
 from tests.conftest import needs, real_objects
@@ -99,3 +100,84 @@ def test_graphics_follow_the_image_when_it_is_turned(state: Dataset) -> None:
     rows, columns = np.nonzero(drawn - plain)
     assert abs(rows.mean() - 10) < 2
     assert abs(columns.mean() - (128 - 100)) < 2
+
+
+def test_a_presentation_lut_is_that_of_dcmtk(state: Dataset, tmp_path: Path) -> None:
+    """C.11.6.1.1: the input spans all entries."""
+    table = Dataset()
+    table.LUTDescriptor = [256, 0, 12]
+    entries = [round(4095 * (entry / 255) ** 2) for entry in range(256)]
+    table.add_new("LUTData", "OW", np.array(entries, "<u2").tobytes())
+    del state.PresentationLUTShape
+    state.PresentationLUTSequence = [table]
+    theirs = by_dcmtk(state, tmp_path)
+    assert distance(picture_under(opened(CT), 1, dcmread(tmp_path / "state.dcm"), None), theirs) < 1
+
+
+def overlay(target: Dataset, group: int, layer: str | None, rows: slice) -> None:
+    """An overlay plane with these rows set."""
+    plane = np.zeros((128, 128), np.uint8)
+    plane[rows] = 1
+    target.add_new((group, 0x0010), "US", 128)
+    target.add_new((group, 0x0011), "US", 128)
+    target.add_new((group, 0x0040), "CS", "G")
+    target.add_new((group, 0x0050), "SS", [1, 1])
+    target.add_new((group, 0x0100), "US", 1)
+    target.add_new((group, 0x0102), "US", 0)
+    target.add_new((group, 0x3000), "OW", np.packbits(plane, bitorder="little").tobytes())
+    if layer is not None:
+        target.add_new((group, 0x1001), "CS", layer)
+
+
+def test_a_bitmap_shutter_covers_what_it_marks(state: Dataset) -> None:
+    whole = np.asarray(picture_under(opened(CT), 1, state, None))
+    overlay(state, 0x6002, None, np.s_[:40])
+    state.ShutterShape, state.ShutterOverlayGroup, state.ShutterPresentationValue = "BITMAP", 0x6002, 32896
+    shut = np.asarray(picture_under(opened(CT), 1, state, None))
+    assert (shut[:40] == 128).all()
+    assert (shut[40:] == whole[40:]).all()
+
+
+def test_overlays_are_drawn_where_they_are_activated(state: Dataset) -> None:
+    """C.11.7: in a layer that is named; a group of the state takes the place of the image's."""
+    image = opened(CT)
+    overlay(image.attributes, 0x6000, None, np.s_[10:20])
+    overlay(image.attributes, 0x6002, None, np.s_[30:40])
+    overlay(image.attributes, 0x6004, None, np.s_[50:60])
+    overlay(state, 0x6004, "GRAY", np.s_[70:80])
+    state.add_new((0x6000, 0x1001), "CS", "WHITE")
+    state.add_new((0x6002, 0x1001), "CS", "")
+    layer = Dataset()
+    layer.GraphicLayer, layer.GraphicLayerOrder = "GRAY", 1
+    layer.GraphicLayerRecommendedDisplayGrayscaleValue = 0x8080
+    state.GraphicLayerSequence = [layer]
+    drawn = np.asarray(picture_under(image, 1, state, None))
+    white, gray = ((drawn == level).all(axis=1).nonzero()[0].tolist() for level in (255, 128))
+    assert (white, gray) == (list(range(10, 20)), list(range(70, 80)))
+
+
+def test_gray_levels_are_shown_in_the_colours_of_a_pseudo_color_state(state: Dataset) -> None:
+    gray = np.asarray(picture_under(opened(CT), 1, state, None))
+    ramp = np.arange(4096, dtype="<u2") * 16
+    for colour, entries in (("Red", ramp), ("Green", ramp[::-1]), ("Blue", ramp * 0)):
+        setattr(state, f"{colour}PaletteColorLookupTableDescriptor", [4096, 0, 16])
+        setattr(state, f"{colour}PaletteColorLookupTableData", entries.tobytes())
+    coloured = np.asarray(picture_under(opened(CT), 1, state, None), int)
+    assert np.abs(coloured[:, :, 0] - gray).max() <= 1
+    assert np.abs(coloured[:, :, 1] - (255 - gray.astype(int))).max() <= 1
+    assert coloured[:, :, 2].max() == 0
+
+
+def test_colours_of_shutters_and_layers_are_cielab(state: Dataset) -> None:
+    """L* 53.24, a* 80.1, b* 67.2 is the red of sRGB, adapted to D50: 54.3, 80.8, 69.9."""
+    named = Dataset()
+    lab = (54.29, 80.81, 69.89)
+    named.ShutterPresentationColorCIELabValue = [
+        round(lab[0] / 100 * 65535),
+        *(round((one + 128) / 255 * 65535) for one in lab[1:]),
+    ]
+    names = ("ShutterPresentationValue", "ShutterPresentationColorCIELabValue")
+    red, green, blue = ink_of(named, *names, True, 0)
+    assert red > 253
+    assert max(green, blue) < 4
+    assert ink_of(named, *names, False, 7) == 7
