@@ -16,8 +16,11 @@ const page = await browser.newPage();
 const complaints = [];
 page.on("pageerror", (error) => complaints.push(String(error)));
 page.on("requestfailed", (request) => complaints.push(`${request.url()}: ${request.failure()?.errorText}`));
-await page.goto(server.url);
-await page.waitForFunction(() => window.isReady);
+const open = async () => {
+  await page.goto(server.url);
+  await page.waitForFunction(() => window.isReady);
+};
+await open();
 const answers = [];
 for (const { name, function: called, argument } of work) {
   try {
@@ -25,6 +28,7 @@ for (const { name, function: called, argument } of work) {
     answers.push({ name, result: await withLimit(doing) });
   } catch (error) {
     answers.push({ name, error: String(error?.message ?? error) });
+    await open(); // with new workers
   }
 }
 await browser.close();

@@ -14,6 +14,16 @@ const base64 = (buffer) =>
     reader.readAsDataURL(new Blob([buffer]));
   });
 
+/** Palettes as numbers: the loader takes them from its metadata, where OHIF and others put them. */
+const withPalettes = (metadata) => {
+  const bits = metadata["00281101"]?.Value?.[2];
+  for (const tag of ["00281201", "00281202", "00281203"].filter((tag) => metadata[tag]?.InlineBinary)) {
+    const bytes = Uint8Array.from(atob(metadata[tag].InlineBinary), (letter) => letter.charCodeAt(0));
+    metadata[tag].Value = [...(bits > 8 ? new Uint16Array(bytes.buffer) : bytes)];
+  }
+  return metadata;
+};
+
 /** Cells of a frame as cornerstone's worker decodes them; `useRGBA` as OHIF has it. */
 window.frame = async ({ root, study, series, instance, number }) => {
   const client = new api.DICOMwebClient({ url: root });
@@ -22,7 +32,7 @@ window.frame = async ({ root, study, series, instance, number }) => {
     all.filter((each) => each["00080018"].Value[0] === instance),
   );
   const imageId = `wadors:${root}/studies/${study}/series/${series}/instances/${instance}/frames/${number}`;
-  wadors.metaDataManager.add(imageId, metadata);
+  wadors.metaDataManager.add(imageId, withPalettes(metadata));
   const loading = wadors.loadImage(imageId, { preScale: { enabled: false }, useRGBA: false }).promise;
   const image = await loading.catch((error) => Promise.reject(error?.error ?? error)); // it rejects with an event
   const cells = image.voxelManager?.getScalarData() ?? image.getPixelData();
