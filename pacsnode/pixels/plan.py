@@ -25,6 +25,11 @@ HTJ2K: Final = UID("1.2.840.10008.1.2.4.203")
 RLE_LOSSLESS: Final = UID("1.2.840.10008.1.2.5")
 DEFLATED_FRAMES: Final = UID("1.2.840.10008.1.2.8.1")
 ENCAPSULATED_UNCOMPRESSED: Final = UID("1.2.840.10008.1.2.1.98")
+# MPEG2, MPEG-4 AVC/H.264 and HEVC/H.265, fragmentable or not; PS3.5 8.2.5 to 8.2.8
+VIDEO: Final = frozenset(
+    UID(f"1.2.840.10008.1.2.4.{suffix}")
+    for suffix in (*(f"{number}{part}" for number in range(100, 107) for part in ("", ".1")), "107", "108")
+)
 
 NATIVE: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE, DEFLATED, EXPLICIT_VR_BE)
 ENCODABLE: Final = (JPEG_LS_LOSSLESS, JPEG_LOSSLESS_SV1, JPEG_LOSSLESS, RLE_LOSSLESS, JPEG_2000_LOSSLESS)

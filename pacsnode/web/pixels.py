@@ -16,11 +16,12 @@ from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotTranscode, RequestRefused
 from pacsnode.pixels import plan
 from pacsnode.pixels.job import Decoding
+from pacsnode.pixels.plan import VIDEO
 from pacsnode.pixels.pool import Transcoded
 from pacsnode.web.facade import Facade
 from pacsnode.web.media import OCTETS, Acceptable, Offer
 from pacsnode.web.sources import ONE_HOP, Buffer, Converted, FilePart, Joined, MadeFile, Memory, Source
-from pacsnode.web.syntaxes import VIDEO, frame_syntax, media_type_of, named
+from pacsnode.web.syntaxes import frame_syntax, media_type_of, named
 
 
 @dataclass(frozen=True, slots=True)

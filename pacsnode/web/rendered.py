@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from pacsnode.archive.frame_index import fragments_of
 from pacsnode.archive.lookup import Held
 from pacsnode.errors import RequestRefused
+from pacsnode.pixels.plan import VIDEO
 from pacsnode.pixels.rendering.request import Rendering
 from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, Endpoint, not_modified, single
 from pacsnode.web.facade import Facade
@@ -25,7 +26,7 @@ from pacsnode.web.pictures import Pictures
 from pacsnode.web.rendering import ANNOTATIONS, annotation_words, rendering_of, thumbnail_of
 from pacsnode.web.shown import Shown, is_presentation_state, shown_by
 from pacsnode.web.sources import Buffer, FilePart, Joined
-from pacsnode.web.syntaxes import VIDEO, media_type_of
+from pacsnode.web.syntaxes import media_type_of
 from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, etag_of, instance_of, instances_of
 
 _MP4: Final = ("video/mp4",) if find_spec("av") else ()  # PyAV is an extra of the package

@@ -9,13 +9,14 @@ from typing import Final
 
 from pydicom.datadict import dictionary_description, dictionary_VR
 
+from pacsnode.pixels.plan import VIDEO
 from pacsnode.web import metadata, qido
 from pacsnode.web.media import DICOM, JSON, OCTETS, XML, Offer
 from pacsnode.web.origin import ROOT
 from pacsnode.web.rendered import DOCUMENT_TYPES, IMAGE_TYPES, TEXT_TYPES, THUMBNAIL_TYPES
 from pacsnode.web.rendering import ANNOTATIONS, ICC_PROFILES
 from pacsnode.web.store_metadata import METADATA_TYPES
-from pacsnode.web.syntaxes import MEDIA_TYPE_OF, VIDEO
+from pacsnode.web.syntaxes import MEDIA_TYPE_OF
 from pacsnode.web.target import INSTANCE, SERIES, STUDY
 from pacsnode.web.wado import ZIP
 from pacsnode.web.wado_uri import PATH as WADO_URI

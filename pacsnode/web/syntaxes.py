@@ -33,8 +33,6 @@ MEDIA_TYPE_OF: Final[dict[UID, str]] = {
 }
 """Table 8.7.3-5. What is encapsulated and not here is sent as octets with its transfer syntax."""
 
-VIDEO: Final = frozenset(uid for uid, media_type in MEDIA_TYPE_OF.items() if media_type in _VIDEO_TYPES)
-
 
 def media_type_of(stored: UID) -> str:
     """The type of the encoded frames of a transfer syntax."""

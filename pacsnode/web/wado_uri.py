@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from pacsnode.archive.lookup import Held
 from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.errors import RequestRefused
+from pacsnode.pixels.plan import VIDEO
 from pacsnode.pixels.rendering.request import Region, Rendering, Viewport
 from pacsnode.web.answer import OBJECT_AGE, Answer, Endpoint, not_modified
 from pacsnode.web.deidentified import answer_deidentified
@@ -37,7 +38,7 @@ from pacsnode.web.rendering import (
     window_of,
 )
 from pacsnode.web.shown import Shown, is_presentation_state, shown_by, shown_under
-from pacsnode.web.syntaxes import VIDEO, instance_syntax
+from pacsnode.web.syntaxes import instance_syntax
 from pacsnode.web.target import METHODS, etag_of
 from pacsnode.web.wado import answer_single, plan
 

@@ -14,10 +14,11 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
+from pydicom.uid import EncapsulatedPDFStorage, EncapsulatedSTLStorage, ExplicitVRLittleEndian, generate_uid
 
 from pacsnode.node import Node
 from tests.conftest import needs, real_object, settings_for
+from tests.pixels.rendering.test_thumbnails import text_stl
 from tests.support.objects import Part10, part10
 from tests.support.sending import send_files
 
@@ -55,7 +56,8 @@ class Web:
 async def web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
     folder = tmp_path_factory.mktemp("rendered")
     items = {name: part10(real_object(name)) for name in NAMES}
-    items["pdf"] = part10(_pdf_object(folder))
+    items["pdf"] = part10(_document(folder, EncapsulatedPDFStorage, "application/pdf", PDF))
+    items["stl"] = part10(_document(folder, EncapsulatedSTLStorage, "model/stl", text_stl()))
     items["state"] = part10(_state_object(folder / "state.dcm"))
     async with Node(settings_for(folder / "root")) as node:
         assert set(await send_files(node.dimse_port, list(items.values()))) == {0}
@@ -64,18 +66,19 @@ async def web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
             yield Web(client, items)
 
 
-def _pdf_object(folder: Path) -> Path:
+def _document(folder: Path, sop_class: str, media_type: str, document: bytes) -> Path:
     data_set = dcmread(real_object("CT_small.dcm"), stop_before_pixels=True)
     for tag in [element.tag for element in data_set if element.tag.group in (0x0028, 0x0043, 0x0018)]:
         del data_set[tag]
-    data_set.SOPClassUID = data_set.file_meta.MediaStorageSOPClassUID = EncapsulatedPDFStorage
-    data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = "2.25.77"
+    data_set.SOPClassUID = data_set.file_meta.MediaStorageSOPClassUID = sop_class
+    data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data_set.MIMETypeOfEncapsulatedDocument = "application/pdf"
-    data_set.EncapsulatedDocument = PDF + b"\0" * (len(PDF) % 2)
-    data_set.EncapsulatedDocumentLength = len(PDF)
-    data_set.save_as(folder / "pdf.dcm")
-    return folder / "pdf.dcm"
+    data_set.MIMETypeOfEncapsulatedDocument = media_type
+    data_set.EncapsulatedDocument = document + bytes(len(document) % 2)
+    data_set.EncapsulatedDocumentLength = len(document)
+    path = folder / f"{data_set.SOPInstanceUID}.dcm"
+    data_set.save_as(path)
+    return path
 
 
 def _state_object(path: Path) -> Path:
@@ -183,6 +186,8 @@ async def test_reports_documents_and_waveforms(web: Web) -> None:
     assert document.headers["content-type"] == "application/pdf"
     assert document.content == PDF
     assert picture(await web.get("pdf", "rendered", "image/png")).size[0] == 300
+    model = await web.get("stl", "rendered")
+    assert (model.headers["content-type"], model.content) == ("model/stl", text_stl())
     assert picture(await web.get("waveform_ecg.dcm", "rendered")).size[0] > 500
     assert (await web.get("rtplan.dcm", "rendered", "image/jpeg")).status_code == 406
 

@@ -7,12 +7,15 @@ from PIL import Image
 from pydicom import Dataset
 
 from pacsnode.errors import CannotUnderstand
+from pacsnode.pixels.rendering import video
 from pacsnode.pixels.rendering.annotation import annotated
 from pacsnode.pixels.rendering.card import card, first_page
+from pacsnode.pixels.rendering.contours import contours_picture
 from pacsnode.pixels.rendering.encode import IMAGE_TYPES, encoded
 from pacsnode.pixels.rendering.functional_groups import flattened
 from pacsnode.pixels.rendering.geometry import around, cut, fitted
 from pacsnode.pixels.rendering.icc import IccProfile, in_color_space
+from pacsnode.pixels.rendering.model import MODEL_TYPES, model_picture
 from pacsnode.pixels.rendering.picture import picture_of, picture_under
 from pacsnode.pixels.rendering.report import report_html, report_text
 from pacsnode.pixels.rendering.request import Rendering
@@ -38,8 +41,8 @@ def rendered(source: Source, rendering: Rendering, state: Dataset | None = None)
         return _document(source.attributes)
     if rendering.media_type not in IMAGE_TYPES:
         raise CannotUnderstand(f"nothing is rendered as {rendering.media_type}")
-    if not source.has_pixels:
-        picture = _stand_in(source.attributes, rendering.thumbnail)
+    if not source.has_pixels or source.is_video:
+        picture = _stand_in(source, rendering.thumbnail)
         if rendering.region is not None:
             picture = cut(picture, rendering.region)
         picture = fitted(picture, rendering.viewport, Dataset())
@@ -79,15 +82,21 @@ def _frame(source: Source, rendering: Rendering, state: Dataset | None) -> tuple
     return picture, profile
 
 
-def _stand_in(attributes: Dataset, thumbnail: bool) -> Image.Image:
-    """A picture of an object without pixels: its waveform, its first page, or a card as thumbnail."""
+def _stand_in(source: Source, thumbnail: bool) -> Image.Image:
+    """A picture of what is no image: its waveform, its first page; as thumbnail something that tells it."""
+    attributes = source.attributes
     if "WaveformSequence" in attributes:
         return waveform_picture(attributes)
-    if attributes.get("MIMETypeOfEncapsulatedDocument") == _PDF:
+    kind = attributes.get("MIMETypeOfEncapsulatedDocument")
+    if kind == _PDF:
         return first_page(_document(attributes))
     if not thumbnail:
         raise CannotUnderstand("the object has no picture")
-    return card(attributes)
+    if source.is_video and video.IS_POSSIBLE:
+        return video.video_picture(source.stream())
+    if kind in MODEL_TYPES:
+        return model_picture(_document(attributes), kind)
+    return contours_picture(attributes) or card(attributes)
 
 
 def _document(attributes: Dataset) -> bytes:

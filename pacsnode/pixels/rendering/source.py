@@ -25,6 +25,7 @@ from pacsnode.pixels.image import (
     describe,
     in_other_order,
 )
+from pacsnode.pixels.plan import VIDEO
 from pacsnode.pixels.recode import PIXEL_DATA, DataSet, Element, Fragments, Sequence, read, swapped
 
 Values = NDArray[np.integer] | NDArray[np.floating]
@@ -52,6 +53,18 @@ class Source:
     @property
     def has_pixels(self) -> bool:
         return self._pixels is not None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether its frames are one stream (PS3.5 8.2.5 to 8.2.8)."""
+        return self.has_pixels and self._transfer_syntax in VIDEO
+
+    def stream(self) -> bytes:
+        """All fragments of encapsulated pixel data, joined. Raises CannotUnderstand."""
+        value = self._pixels.value if self._pixels is not None else None
+        if not isinstance(value, Fragments):
+            raise CannotUnderstand("the pixel data is not encapsulated")
+        return b"".join(value.values)
 
     @property
     def n_frames(self) -> int:
