@@ -42,7 +42,7 @@ THUMBNAIL_TYPES: Final = ("image/jpeg", "image/png", "image/gif")
 ANIMATED: Final = frozenset({"image/gif", "video/mp4"})
 
 _REPORTS: Final = "1.2.840.10008.5.1.4.1.1.88."  # how the SOP Classes of Structured Reports begin
-TEXT_TYPES: Final = ("text/html", "text/plain")
+TEXT_TYPES: Final = ("text/html", "text/plain", "text/xml")
 _PDF: Final = "application/pdf"
 DOCUMENT_TYPES: Final = {
     "1.2.840.10008.5.1.4.1.1.104.1": (_PDF, *IMAGE_TYPES),

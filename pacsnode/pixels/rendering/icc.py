@@ -13,6 +13,7 @@ from pydicom import Dataset
 class IccProfile(Enum):
     """The values of the parameter."""
 
+    UNSAID = ""
     NO = "no"
     YES = "yes"
     SRGB = "srgb"
@@ -26,11 +27,13 @@ _ROMM_PRIMARIES: Final = (0.7347, 0.2653, 1.0, 0.1596, 0.8404, 1.0, 0.0366, 0.00
 _ROMM_GAMMA: Final = 1.8
 
 
-def in_color_space(picture: Image.Image, wanted: IccProfile, shown: Dataset) -> tuple[Image.Image, bytes]:
-    """The picture in the colour space wanted, and the profile to embed; empty: none."""
-    if wanted is IccProfile.NO:
+def in_color_space(picture: Image.Image, wanted: IccProfile, own: bytes | None) -> tuple[Image.Image, bytes]:
+    """The picture in the colour space wanted, and the profile to embed; empty: none.
+
+    `own`: the profile that the colours are in, if there is one.
+    """
+    if wanted in (IccProfile.NO, IccProfile.UNSAID):
         return picture, b""
-    own = own_profile(shown)
     if wanted is IccProfile.YES:
         return picture, own or (well_known(IccProfile.SRGB) if picture.mode == "RGB" else b"")
     target = well_known(wanted)
@@ -41,6 +44,15 @@ def in_color_space(picture: Image.Image, wanted: IccProfile, shown: Dataset) -> 
     except ImageCms.PyCMSError:  # the object's profile is damaged, or is none for red, green and blue
         converted = rgb
     return converted or rgb, target
+
+
+def embedded_profile(stream: bytes) -> bytes:
+    """The profile in a compressed frame that Pillow can read; empty: none."""
+    try:
+        with Image.open(BytesIO(stream)) as frame:
+            return frame.info.get("icc_profile") or b""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return b""
 
 
 def own_profile(shown: Dataset) -> bytes:

@@ -36,8 +36,13 @@ def picture_of(source: Source, frame: int, window: Window | None, viewport: View
     return fitted(Image.fromarray(pixels), viewport, shown)
 
 
-def picture_under(source: Source, frame: int, state: Dataset, viewport: Viewport | None) -> Image.Image:
-    """The picture of a frame as a presentation state shows it (PS3.4 N.2.1 to N.2.6)."""
+def picture_under(
+    source: Source, frame: int, state: Dataset, viewport: Viewport | None, whole: bool = False
+) -> Image.Image:
+    """The picture of a frame as a presentation state shows it (PS3.4 N.2.1 to N.2.6).
+
+    `whole`: also what the state magnifies fits into the viewport.
+    """
     sop_instance = str(source.attributes.get("SOPInstanceUID", ""))
     presentation = presented(state, sop_instance, frame)
     shown = attributes_under(state, flattened(source.attributes, frame), sop_instance, frame)
@@ -46,7 +51,7 @@ def picture_under(source: Source, frame: int, state: Dataset, viewport: Viewport
         pixels = pseudo_colors(pixels, shown)
     is_rgb = pixels.ndim == 3
     pixels = draw_overlays(shut(pixels, state, frame), shown, frame, activated_overlays(state, is_rgb))
-    stage = staged(Image.fromarray(pixels), presentation, viewport, shown)
+    stage = staged(Image.fromarray(pixels), presentation, viewport, shown, whole)
     inks = partial(ink_of_layer, state, is_color=is_rgb)
     return draw_annotations(stage.picture, presentation.annotations, stage.place, inks)
 

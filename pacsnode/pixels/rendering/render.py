@@ -1,5 +1,6 @@
 """Rendered resources: an object, or frames of it, as one file (PS3.18 8.3.5, 10.4.1.1.3)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -14,7 +15,7 @@ from pacsnode.pixels.rendering.contours import contours_picture
 from pacsnode.pixels.rendering.encode import IMAGE_TYPES, encoded
 from pacsnode.pixels.rendering.functional_groups import flattened
 from pacsnode.pixels.rendering.geometry import around, cut, fitted
-from pacsnode.pixels.rendering.icc import IccProfile, in_color_space
+from pacsnode.pixels.rendering.icc import IccProfile, embedded_profile, in_color_space, own_profile
 from pacsnode.pixels.rendering.model import MODEL_TYPES, model_picture
 from pacsnode.pixels.rendering.picture import picture_of, picture_under
 from pacsnode.pixels.rendering.report import report_html, report_text
@@ -25,7 +26,11 @@ from pacsnode.pixels.rendering.waveform import waveform_picture
 DEFAULT_DELAY: Final = 100.0  # ms a frame, where the object says nothing
 ANIMATED: Final = frozenset({"image/gif", "video/mp4"})
 _PDF: Final = "application/pdf"
-_TEXTS: Final = {"text/html": report_html, "text/plain": report_text}
+_TEXTS: Final[dict[str, Callable[[Source], bytes]]] = {
+    "text/html": lambda source: report_html(source.attributes).encode(),
+    "text/plain": lambda source: report_text(source.attributes).encode(),
+    "text/xml": Source.as_xml,
+}
 
 
 def rendered(source: Source, rendering: Rendering, state: Dataset | None = None) -> bytes:
@@ -33,12 +38,12 @@ def rendered(source: Source, rendering: Rendering, state: Dataset | None = None)
 
     Raises CannotUnderstand when the object has no such form or is damaged.
     """
+    if rendering.media_type == source.attributes.get("MIMETypeOfEncapsulatedDocument"):
+        return _document(source.attributes)
     if rendering.media_type in _TEXTS:
         if "ContentSequence" not in source.attributes:
             raise CannotUnderstand(f"the object has no text to be {rendering.media_type}")
-        return _TEXTS[rendering.media_type](source.attributes).encode()
-    if rendering.media_type == source.attributes.get("MIMETypeOfEncapsulatedDocument"):
-        return _document(source.attributes)
+        return _TEXTS[rendering.media_type](source)
     if rendering.media_type not in IMAGE_TYPES:
         raise CannotUnderstand(f"nothing is rendered as {rendering.media_type}")
     if not source.has_pixels or source.is_video:
@@ -72,14 +77,32 @@ def _frame(source: Source, rendering: Rendering, state: Dataset | None) -> tuple
             picture = fitted(cut(picture, region), viewport, shown)
     else:
         # A region is one of what the state shows, its annotations and square pixels included (9.5.2.4)
-        picture = picture_under(source, frame, state, around(viewport, region) if region else viewport)
+        whole = rendering.thumbnail or region is not None
+        picture = picture_under(source, frame, state, around(viewport, region) if region else viewport, whole)
         if region is not None:
             picture = fitted(cut(picture, region), viewport, Dataset())
-    owner = state if state is not None and "ICCProfile" in state else shown
-    picture, profile = in_color_space(picture, IccProfile(rendering.icc_profile), owner)
+    picture, profile = _in_color_space(picture, source, rendering, shown, state)
     if rendering.annotation:
         picture = annotated(picture, shown, rendering.annotation, frame)
     return picture, profile
+
+
+def _in_color_space(
+    picture: Image.Image, source: Source, rendering: Rendering, shown: Dataset, state: Dataset | None
+) -> tuple[Image.Image, bytes]:
+    """The picture with the profile of state, object or compressed frame, or the one that is asked for.
+
+    What a state says of its colours goes into the picture unless that is not wanted (PS3.18 8.3.5.1.6).
+    """
+    wanted = IccProfile(rendering.icc_profile)
+    by_state = own_profile(state) if state is not None else b""
+    if wanted is IccProfile.UNSAID and by_state:
+        wanted = IccProfile.YES
+    if wanted in (IccProfile.NO, IccProfile.UNSAID):
+        return picture, b""
+    (frame,) = rendering.frames
+    own = by_state or own_profile(shown) or embedded_profile(source.compressed(frame))
+    return in_color_space(picture, wanted, own)
 
 
 def _stand_in(source: Source, thumbnail: bool) -> Image.Image:

@@ -51,7 +51,8 @@ class Rendering:
     """A rendered resource of one object: its frames, counted from 1, and how they are to be shown.
 
     `region` is cut out first, then fitted into the viewport, which has no region of its own then.
-    `thumbnail`: what has no picture gets one that says what it is.
+    `icc_profile`: what the parameter says (8.3.5.1.5); "" where it is not there. `thumbnail`: what has no
+    picture gets one that says what it is.
     """
 
     media_type: str
@@ -61,5 +62,5 @@ class Rendering:
     region: Region | None = None
     annotation: tuple[str, ...] = ()
     quality: int = 90
-    icc_profile: str = "no"
+    icc_profile: str = ""
     thumbnail: bool = False

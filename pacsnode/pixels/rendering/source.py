@@ -1,5 +1,6 @@
 """A stored object as rendering sees it: its attributes, and the stored values of its frames (PS3.5 8.1)."""
 
+import json
 from contextlib import suppress
 from io import BytesIO
 from typing import Final
@@ -11,8 +12,10 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from pacsnode.dicom.header import encoding_of
+from pacsnode.dicom.json_model import JsonEncoder
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
 from pacsnode.dicom.uid import UID
+from pacsnode.dicom.xml_model import native_model
 from pacsnode.errors import CannotUnderstand
 from pacsnode.pixels import codec
 from pacsnode.pixels.deflate import inflated
@@ -44,6 +47,8 @@ class Source:
         encoding = encoding_of(transfer_syntax)
         self._transfer_syntax = transfer_syntax
         self._little_endian = encoding.little_endian
+        self._data = data
+        self._encoding = encoding
         self._data_set = read(data, encoding)
         self.attributes = _attributes(data, encoding.implicit, encoding.little_endian)
         if not encoding.little_endian:
@@ -66,6 +71,10 @@ class Source:
             raise CannotUnderstand("the pixel data is not encapsulated")
         return b"".join(value.values)
 
+    def as_xml(self) -> bytes:
+        """The whole data set as a Native DICOM Model (PS3.19 A.1); for what has no pixels."""
+        return native_model(json.loads(JsonEncoder().encode(bytes(self._data), self._encoding)))
+
     @property
     def n_frames(self) -> int:
         return describe_float(self._data_set, self._pixels).frames if self._pixels else 0
@@ -87,10 +96,19 @@ class Source:
             raise CannotUnderstand("Pixel Data is a sequence")
         return self._native(memoryview(value), image, number - 1)
 
-    def _decoded(self, fragments: Fragments, image: Image, number: int) -> tuple[Values, str]:
+    def compressed(self, number: int) -> bytes:
+        """The stream of a frame, counted from 1; empty when it is not compressed."""
+        if self._pixels is None or not isinstance(self._pixels.value, Fragments):
+            return b""
+        return self._stream(self._pixels.value, describe(self._data_set), number)
+
+    def _stream(self, fragments: Fragments, image: Image, number: int) -> bytes:
         offsets = self._data_set.raw(EXTENDED_OFFSET_TABLE)
         span = fragments_of_frames(fragments, image.frames, offsets)[number - 1]
-        stream = b"".join(fragments.values[span])
+        return b"".join(fragments.values[span])
+
+    def _decoded(self, fragments: Fragments, image: Image, number: int) -> tuple[Values, str]:
+        stream = self._stream(fragments, image, number)
         frame = codec.decode(self._transfer_syntax, stream, image)
         cells = codec.cells(frame, image)
         kind = "i" if image.signed else "u"

@@ -21,10 +21,16 @@ _TURNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A picture and where the points of the image have come to lie in it."""
+    """A picture and where the points of the image have come to lie in it.
+
+    `box`: left, top, right, bottom of the displayed area, in pixels of the image. `size`: how large that is
+    in pixels of the picture, which shows it from `corner` on.
+    """
 
     picture: Image.Image
-    box: tuple[int, int, int, int]  # left, top, right, bottom of what is shown, in pixels of the image
+    box: tuple[int, int, int, int]
+    size: tuple[int, int]
+    corner: tuple[int, int]
     rotation: int
     mirrored: bool
 
@@ -35,13 +41,21 @@ class Stage:
             x, y = (x - left) / (right - left), (y - top) / (bottom - top)
             x, y = {0: (x, y), 90: (1 - y, x), 180: (1 - x, 1 - y), 270: (y, 1 - x)}[self.rotation]
             x = 1 - x if self.mirrored else x
-        return x * self.picture.width, y * self.picture.height
+        return x * self.size[0] - self.corner[0], y * self.size[1] - self.corner[1]
 
 
 def staged(
-    picture: Image.Image, presentation: Presentation, viewport: Viewport | None, attributes: Dataset
+    picture: Image.Image,
+    presentation: Presentation,
+    viewport: Viewport | None,
+    attributes: Dataset,
+    whole: bool = False,
 ) -> Stage:
-    """Cut out the displayed area, turn it, mirror it and make it fit."""
+    """Cut out the displayed area, turn it, mirror it and make it fit.
+
+    What a state magnifies is as large as it says, and its middle shown where the viewport is too small for
+    all of it (PS3.18 8.3.5.1.6), unless `whole`.
+    """
     area = presentation.area
     box = (0, 0, picture.width, picture.height)
     if area is not None:
@@ -53,11 +67,18 @@ def staged(
         stretch = 1 / stretch if presentation.rotation in (90, 270) else stretch
     if presentation.mirrored:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    size = _size(picture, viewport, stretch, area.magnified if area is not None else None)
+    magnified = area.magnified if area is not None and not (whole and viewport) else None
+    size = _size(picture, viewport, stretch, magnified)
     if size != picture.size:
         smooth = Image.Resampling.BILINEAR if size[0] >= picture.width else Image.Resampling.BOX
         picture = picture.resize(size, smooth)
-    return Stage(picture, box, presentation.rotation, presentation.mirrored)
+    corner = (0, 0)
+    if viewport is not None:
+        corner = (max(size[0] - viewport.width, 0) // 2, max(size[1] - viewport.height, 0) // 2)
+        last = (min(corner[0] + viewport.width, size[0]), min(corner[1] + viewport.height, size[1]))
+        if last != size:
+            picture = picture.crop((*corner, *last))
+    return Stage(picture, box, size, corner, presentation.rotation, presentation.mirrored)
 
 
 def _size(
@@ -66,6 +87,7 @@ def _size(
     wide, high = float(picture.width), float(picture.height)
     if viewport is not None:
         high *= stretch
+    if viewport is not None and magnified is None:
         scale = min(viewport.width / wide, viewport.height / high)
     else:
         scale = min(magnified or 1.0, _LARGEST / max(wide, high))

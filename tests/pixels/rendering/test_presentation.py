@@ -181,3 +181,27 @@ def test_colours_of_shutters_and_layers_are_cielab(state: Dataset) -> None:
     assert red > 253
     assert max(green, blue) < 4
     assert ink_of(named, *names, False, 7) == 7
+
+
+def test_what_is_magnified_is_cropped_to_the_viewport(state: Dataset) -> None:
+    """PS3.18 8.3.5.1.6; annotations stay where the image has them."""
+    whole = picture_under(opened(CT), 1, state, None)
+    area = state.DisplayedAreaSelectionSequence[0]
+    area.PresentationSizeMode, area.PresentationPixelMagnificationRatio = "MAGNIFY", 2
+    large = picture_under(opened(CT), 1, state, None)
+    assert large.size == (256, 256)
+    shown = picture_under(opened(CT), 1, state, Viewport(100, 300))
+    assert shown.size == (100, 256)
+    assert distance(shown, large.crop((78, 0, 178, 256))) == 0
+    fitted = picture_under(opened(CT), 1, state, Viewport(128, 128), whole=True)
+    assert distance(fitted, whole) == 0
+    graphic, annotation = Dataset(), Dataset()
+    graphic.GraphicAnnotationUnits, graphic.GraphicType = "PIXEL", "POINT"
+    row, column = np.argwhere(np.asarray(shown)[10:-10, 10:-10] == 0)[0] + 10  # where a point is seen
+    graphic.GraphicData = [(column + 78) / 2, row / 2]
+    annotation.GraphicObjectSequence = [graphic]
+    state.GraphicAnnotationSequence = [annotation]
+    drawn = picture_under(opened(CT), 1, state, Viewport(100, 300))
+    rows, columns = np.nonzero(np.asarray(drawn, int) - np.asarray(shown, int))
+    assert abs(rows.mean() - row) < 2
+    assert abs(columns.mean() - column) < 2

@@ -1,6 +1,7 @@
 """pixels.rendering.render: every real object has a thumbnail; files are what they say they are."""
 
 import warnings
+import xml.etree.ElementTree as ET
 from io import BytesIO
 from pathlib import Path
 
@@ -8,13 +9,19 @@ import av
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate, generate_frames
 
+from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand
+from pacsnode.pixels.rendering.icc import IccProfile, well_known
 from pacsnode.pixels.rendering.picture import picture_of
 from pacsnode.pixels.rendering.render import rendered
 from pacsnode.pixels.rendering.request import Rendering, Viewport
+from pacsnode.pixels.rendering.source import Source
 from tests.conftest import real_object, real_objects
 from tests.pixels.rendering.test_source import opened
+from tests.support.objects import encoded
 
 FORMATS = {
     "image/jpeg": "JPEG",
@@ -84,12 +91,40 @@ def test_a_profile_is_embedded(profile: str) -> None:
     assert ImageCms.getProfileName(ImageCms.ImageCmsProfile(BytesIO(picture.info["icc_profile"])))
 
 
-def test_a_report_is_html_and_text() -> None:
+def test_the_profile_of_a_compressed_frame_is_kept() -> None:
+    """PS3.18 8.3.5.1.5, where the object has none of its own."""
+    path = real_object("SC_rgb_jpeg_dcmtk.dcm")
+    with_profile = dcmread(path)
+    frame = Image.open(BytesIO(next(generate_frames(with_profile.PixelData, number_of_frames=1))))
+    stream = BytesIO()
+    frame.save(stream, "JPEG", icc_profile=well_known(IccProfile.ADOBE_RGB))
+    with_profile.PixelData = encapsulate([stream.getvalue()])
+    del with_profile.file_meta
+    source = Source(memoryview(encoded(with_profile)), UID("1.2.840.10008.1.2.4.50"))
+    for wanted, expected in (("yes", well_known(IccProfile.ADOBE_RGB)), ("", None), ("no", None)):
+        picture = Image.open(BytesIO(rendered(source, Rendering("image/png", icc_profile=wanted))))
+        assert picture.info.get("icc_profile") == expected
+
+
+def test_the_profile_of_a_presentation_state_is_in_the_picture() -> None:
+    """PS3.18 8.3.5.1.6, unless it is not wanted."""
+    state = Dataset()
+    state.ICCProfile = well_known(IccProfile.ADOBE_RGB)
+    source = opened(real_object("SC_rgb_small_odd.dcm"))
+    for wanted, expected in (("", state.ICCProfile), ("no", None)):
+        made = rendered(source, Rendering("image/png", icc_profile=wanted), state)
+        assert Image.open(BytesIO(made)).info.get("icc_profile") == expected
+
+
+def test_a_report_is_html_text_and_xml() -> None:
     source = opened(real_object("test-SR.dcm"))
     page = rendered(source, Rendering("text/html")).decode()
     assert "3 cm" in page
     assert "&lt;&gt;" in page
     assert "Diameter: 3 cm" in rendered(source, Rendering("text/plain")).decode()
+    model = ET.fromstring(rendered(source, Rendering("text/xml")))
+    values = [one.text for one in model.iterfind(".//{*}DicomAttribute[@keyword='NumericValue']/{*}Value")]
+    assert "3" in values
 
 
 def test_an_ecg_is_drawn() -> None:
