@@ -22,6 +22,8 @@ Gray = NDArray[np.uint8]
 
 _TABLE_LIMIT: Final = 2**20  # entries; beyond, computing each pixel is cheaper than the table
 _SHORT: Final = 2  # bytes of a value that is an index as it is
+# What the attributes of floating point pixel data begin with (PS3.3 C.7.5.1.1.2, C.7.6.24)
+_FLOAT_PADDING: Final = {"<f4": "Float", "<f8": "DoubleFloat"}
 _TABLES: Final = 16  # kept, of 64 KiB at most
 _WHITE: Final = 255
 
@@ -59,6 +61,8 @@ def _levels(
     if visible.size == 0:
         return np.zeros(stored.shape, np.uint8)
     least, greatest = visible.min(), visible.max()
+    if padding is not None and stored.dtype.kind == "f":
+        stored = np.where(padding, least, stored)  # what is no number has no level
 
     def level(values: Values) -> Gray:
         fractions = _voi(modality_values(values, shown), shown, window, _ends(least, greatest, stored, shown))
@@ -196,12 +200,12 @@ _FUNCTIONS: Final[dict[WindowFunction, Callable[[Values, Window], Values]]] = {
 
 def _padding(stored: Values, shown: Dataset) -> NDArray[np.bool_] | None:
     """Where there is no image (PS3.3 C.7.5.1.1.2): it stays black and does not count for the window."""
-    value = shown.get("PixelPaddingValue")
-    if value is None or isinstance(value, bytes):
-        return None
-    limit = shown.get("PixelPaddingRangeLimit", value)
-    first, last = sorted((int(value), int(limit)))
-    padding: NDArray[np.bool_] = (stored >= first) & (stored <= last)
+    kind = _FLOAT_PADDING.get(stored.dtype.str, "")
+    values = _numbers(shown, f"{kind}PixelPaddingValue")
+    padding: NDArray[np.bool_] = ~np.isfinite(stored) if kind else np.zeros((), np.bool_)
+    if values:
+        first, last = sorted((values + _numbers(shown, f"{kind}PixelPaddingRangeLimit") + values)[:2])
+        padding = padding | ((stored >= first) & (stored <= last))
     return padding if padding.any() else None
 
 
