@@ -9,6 +9,10 @@ from pacsnode.errors import CannotUnderstand
 from pacsnode.pixels.rendering.request import Region, Viewport
 
 LARGEST: Final = 8192  # pixels a side of what is made on the way; a tiny region must not fill the memory
+_SPACINGS: Final = (
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+    *("PresentationPixelSpacing", "PresentationPixelAspectRatio"),  # in a Displayed Area Selection
+)
 _SQUARE_ENOUGH: Final = 0.01  # two spacings that differ less are the same, rounded
 
 
@@ -53,8 +57,8 @@ def around(viewport: Viewport | None, region: Region) -> Viewport | None:
 
 
 def pixel_height(attributes: Dataset) -> float:
-    """How many times as high as wide a pixel is (PS3.3 C.7.6.3.1.7, C.7.6.2.1.1)."""
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+    """How many times as high as wide a pixel is, 1 if unsaid (PS3.3 C.7.6.3.1.7, C.7.6.2.1.1, C.10.4)."""
+    for keyword in _SPACINGS:
         value = attributes.get(keyword)
         try:
             high, wide = (float(one) for one in value)

@@ -58,7 +58,7 @@ def _draw_graphic(draw: ImageDraw.ImageDraw, graphic: Dataset, place: Placement,
             radius = ((on[0] - x) ** 2 + (on[1] - y) ** 2) ** 0.5
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=ink, fill=filled)
         case "ELLIPSE", 4:
-            draw.line(_ellipse(points), ink)
+            draw.polygon(_ellipse(points), outline=ink, fill=filled)
 
 
 def _ellipse(points: list[Place]) -> list[Place]:

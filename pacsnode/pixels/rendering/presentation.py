@@ -11,6 +11,7 @@ from pydicom import Dataset
 
 from pacsnode.dicom.uid import UID
 from pacsnode.pixels.rendering.functional_groups import copied
+from pacsnode.pixels.rendering.geometry import pixel_height
 from pacsnode.pixels.rendering.ink import Ink, ink_of
 from pacsnode.pixels.rendering.overlay import GROUPS, has_data
 from pacsnode.pixels.rendering.shutter import shutter_group
@@ -28,6 +29,7 @@ class Area:
     """Displayed area in pixels of the image, (1, 1) its first: left, top, right, bottom (PS3.3 C.10.4).
 
     `magnified`: how many pixels of the picture one of the image makes; None: as large as fits.
+    `stretch`: how many times as high as wide a pixel is.
     """
 
     left: int
@@ -35,6 +37,7 @@ class Area:
     right: int
     bottom: int
     magnified: float | None
+    stretch: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ def _area(selection: Dataset) -> Area | None:
     ratio = float(selection.get("PresentationPixelMagnificationRatio") or 1)
     left, right = sorted((first[0], last[0]))
     top, bottom = sorted((first[1], last[1]))
-    return Area(left, top, right, bottom, ratio if magnify else None)
+    return Area(left, top, right, bottom, ratio if magnify else None, pixel_height(selection))
 
 
 def _numbers(value: object) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ def staged(
     if area is not None:
         box = (area.left - 1, area.top - 1, area.right, area.bottom)
         picture = picture.crop(box)
-    stretch = pixel_height(attributes)
+    stretch = area.stretch if area is not None else pixel_height(attributes)
     if presentation.rotation:
         picture = picture.transpose(_TURNS[presentation.rotation])
         stretch = 1 / stretch if presentation.rotation in (90, 270) else stretch

@@ -205,3 +205,37 @@ def test_what_is_magnified_is_cropped_to_the_viewport(state: Dataset) -> None:
     rows, columns = np.nonzero(np.asarray(drawn, int) - np.asarray(shown, int))
     assert abs(rows.mean() - row) < 2
     assert abs(columns.mean() - column) < 2
+
+
+def test_pixels_have_the_shape_the_state_gives_them(state: Dataset) -> None:
+    """PS3.3 C.10.4, whatever the image says of its spacing; turned pixels are as wide as they were high."""
+    (area,) = state.DisplayedAreaSelectionSequence
+    area.pop("PresentationPixelSpacing", None)
+    area.PresentationPixelAspectRatio = [2, 1]
+    assert picture_under(opened(CT), 1, state, Viewport(200, 200)).size == (100, 200)
+    state.ImageRotation = 90
+    assert picture_under(opened(CT), 1, state, Viewport(200, 200)).size == (200, 100)
+
+
+@pytest.mark.parametrize(
+    ("kind", "points", "area"),
+    [
+        ("CIRCLE", [60, 60, 60, 80], 20 * 20 * np.pi),
+        ("ELLIPSE", [40, 60, 80, 60, 60, 50, 60, 70], 20 * 10 * np.pi),
+        ("POLYLINE", [40, 40, 60, 40, 60, 60, 40, 60, 40, 40], 20 * 20),
+    ],
+)
+def test_graphics_are_filled_where_they_are_to_be(
+    kind: str, points: list[int], area: float, state: Dataset
+) -> None:
+    """PS3.3 C.10.5.1.2."""
+    graphic, annotation = Dataset(), Dataset()
+    graphic.GraphicAnnotationUnits, graphic.GraphicType, graphic.GraphicFilled = "PIXEL", kind, "Y"
+    graphic.GraphicData = points
+    annotation.GraphicObjectSequence = [graphic]
+    state.SoftcopyVOILUTSequence[0].WindowCenter = 30000  # all is black
+    state.GraphicAnnotationSequence = [annotation]
+    filled = np.asarray(picture_under(opened(CT), 1, state, None)) == 255
+    assert abs(filled.sum() - area) < 0.12 * area
+    graphic.GraphicFilled = "N"
+    assert (np.asarray(picture_under(opened(CT), 1, state, None)) == 255).sum() < area / 2
