@@ -3,11 +3,10 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from functools import lru_cache
 from json import dumps
 from sys import intern
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Integer, bindparam, cast, func, select
 from sqlalchemy.dialects import sqlite
@@ -23,8 +22,7 @@ CHUNK: Final = 500  # rows per hop between threads
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(NamedTuple):
     """A stored instance. `path` is below the data root; `size`: bytes of the file, File Meta included.
 
     `coerced`: when it leaves it is not to say what its file says, but what an alias has (archive.aliases); 0

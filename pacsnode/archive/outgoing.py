@@ -24,15 +24,17 @@ from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES, EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand
 
-PIECE: Final = 2**20  # bytes read in one hop: a piece of a large object, two CT slices, a hundred of 9 KB
+BATCH: Final = 2**19  # bytes read in one hop: a CT slice, 56 of 9 KB. With more the heap is trimmed each time
 BATCH_OBJECTS: Final = 64  # a cancelled retrieval shall not have waited for more files than this
+PIECE: Final = 2**20  # bytes of a large object read in one hop
 LARGE: Final = 4 * PIECE  # bytes; from here on an object is read in pieces
+_TO_READ: Final = os.O_RDONLY | os.O_CLOEXEC
 HEAD: Final = 64 * 1024  # bytes that hold any File Meta Information of ours
 
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """An object and its data set: whole, or of a large object in pieces. None: it cannot be read."""
 
@@ -53,35 +55,39 @@ class ReadAhead:
         self._layout = layout
         self._waiting = deque(objects)
         self._ready: deque[Outgoing] = deque()
-        self._ahead: asyncio.Future[list[Outgoing]] | None = None
+        self._ahead: _Ahead | None = None
 
     async def next(self) -> Outgoing | None:
         """The next object, None after the last."""
-        while not self._ready:
+        while (outgoing := self.at_hand()) is None:
             ahead = self._ahead or self._read_on()
             if ahead is None:
                 return None
-            batch = await asyncio.shield(ahead)  # others may wait for the same batch
-            if ahead is self._ahead:
-                self._ready.extend(batch)
-                self._read_on()
-        return self._ready.popleft()
+            await ahead.read()
+        return outgoing
 
-    def _read_on(self) -> "asyncio.Future[list[Outgoing]] | None":
+    def at_hand(self) -> Outgoing | None:
+        """The next object, if it has been read."""
+        if not self._ready and (ahead := self._ahead) is not None and ahead.is_read:
+            self._read_on()
+            self._ready.extend(ahead.batch())
+        return self._ready.popleft() if self._ready else None
+
+    def _read_on(self) -> "_Ahead | None":
         """Have the next batch read; None when all have been."""
         batch: list[Located] = []
         size = 0
-        while self._waiting and size < PIECE and len(batch) < BATCH_OBJECTS:
+        while self._waiting and size < BATCH and len(batch) < BATCH_OBJECTS:
             batch.append(self._waiting.popleft())
             size += batch[-1].size
-        self._ahead = _in_thread(self._workers, lambda: [self._read(one) for one in batch]) if batch else None
+        self._ahead = _Ahead(self._workers, lambda: [self._read(one) for one in batch]) if batch else None
         return self._ahead
 
     def _read(self, located: Located) -> Outgoing:
         """In a worker thread: the file, or its head when it is large."""
         large = located.size >= LARGE
         try:
-            descriptor, _ = _open(self._layout, located)
+            descriptor = open_object(self._layout, located)
             try:
                 # One byte more than there should be, so that a file that has grown is noticed.
                 start = os.read(descriptor, HEAD if large else located.size + 1)
@@ -100,7 +106,46 @@ class ReadAhead:
         if not large:
             return Outgoing(located, _even(transfer_syntax, memoryview(start)[offset:]))
         pieces = Pieces(self._workers, transfer_syntax, offset, size)
-        return Outgoing(located, pieces.read(lambda: _open(self._layout, located)[0]))
+        return Outgoing(located, pieces.read(lambda: open_object(self._layout, located)))
+
+
+class _Ahead:
+    """A batch being read in a worker thread, which wakes the event loop only if somebody waits."""
+
+    def __init__(self, workers: Workers, job: Callable[[], list[Outgoing]]) -> None:
+        self.is_read = False
+        self._loop = asyncio.get_running_loop()
+        self._job = job
+        self._batch: list[Outgoing] = []
+        self._error: Exception | None = None
+        self._waited_for: asyncio.Future[None] | None = None
+        workers.submit(self._run)
+
+    async def read(self) -> None:
+        """Wait until it has been."""
+        if self._waited_for is None:
+            self._waited_for = self._loop.create_future()
+        if not self.is_read:  # looked at behind what the thread looks at last, so that neither is missed
+            await asyncio.shield(self._waited_for)
+
+    def batch(self) -> list[Outgoing]:
+        """What has been read. Raises what reading raised that is not the objects' fault."""
+        if self._error is not None:
+            raise self._error
+        return self._batch
+
+    def _run(self) -> None:
+        try:
+            self._batch = self._job()
+        except Exception as error:
+            self._error = error
+        self.is_read = True
+        if self._waited_for is not None:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._waited_for is not None and not self._waited_for.done():
+            self._waited_for.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +220,10 @@ async def in_file(
 
 def open_object(layout: Layout, located: Located) -> int:
     """A descriptor of the file of an instance. Raises OSError."""
-    return _open(layout, located)[0]
+    try:
+        return os.open(layout.absolute(located.path), _TO_READ)
+    except FileNotFoundError:
+        return _found(layout, located)[0]
 
 
 async def file_of(workers: Workers, layout: Layout, located: Located) -> tuple[Path, int]:
@@ -185,7 +233,7 @@ async def file_of(workers: Workers, layout: Layout, located: Located) -> tuple[P
     """
 
     def look() -> tuple[Path, bytes]:
-        descriptor, path = _open(layout, located)
+        descriptor, path = _found(layout, located)
         try:
             return path, os.read(descriptor, HEAD)
         finally:
@@ -195,8 +243,8 @@ async def file_of(workers: Workers, layout: Layout, located: Located) -> tuple[P
     return path, data_offset_of(start)
 
 
-def _open(layout: Layout, located: Located) -> tuple[int, Path]:
-    """Open the file of an instance. Raises OSError."""
+def _found(layout: Layout, located: Located) -> tuple[int, Path]:
+    """Open the file of an instance wherever it is. Raises OSError."""
     *places, last = map(Path, paths_of(layout, located))
     for path in places:
         with suppress(FileNotFoundError):
@@ -214,7 +262,7 @@ def paths_of(layout: Layout, located: Located) -> tuple[str, ...]:
 
 
 def _opened(path: Path) -> tuple[int, Path]:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC), path
+    return os.open(path, _TO_READ), path
 
 
 def _even(transfer_syntax: UID, data: memoryview) -> memoryview:

@@ -1,7 +1,6 @@
 """Composite Instance Root Retrieve (PS3.4 Y): C-MOVE and C-GET of instances, or of frames as a new one."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import ClassVar, Final, Self
@@ -72,7 +71,7 @@ class ExtractedFrames(Instances):
 
     def __init__(self, room: Room, source: Located, extraction: Extraction) -> None:
         super().__init__(room)
-        self.located = replace(source, sop_instance=extraction.sop_instance)
+        self.located = source._replace(sop_instance=extraction.sop_instance)
         self._source = source
         self._extraction = extraction
         self._extracted: Transcoded | None = None
