@@ -128,7 +128,11 @@ class Performer:
         So it is for one that cannot be cancelled: only C-FIND, C-GET and C-MOVE can.
         """
         running = self._running.get(message_id)
-        if running is not None and running.request.command.field in CANCELLABLE:
+        if running is None or running.request.command.field not in CANCELLABLE:
+            return
+        if running.request.on_cancel is not None:
+            self._cancel(running)  # before what came behind it in the same segment
+        else:
             self._loop.call_soon(self._cancel, running)
 
     def stop(self) -> None:
@@ -136,8 +140,8 @@ class Performer:
         for running in self._running.values():
             self._loop.call_soon(running.task.cancel)
 
-    # Not before the task has begun, for which the loop has been asked earlier: one that is cancelled in the
-    # segment it came in would never run, and neither answer nor tidy up.
+    # A task is not stopped before it has begun, for which the loop has been asked earlier: one that is
+    # cancelled in the segment it came in would never run, and neither answer nor tidy up.
     def _cancel(self, running: _Running) -> None:
         running.cancelled = True
         if running.request.on_cancel is not None:
