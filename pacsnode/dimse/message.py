@@ -25,6 +25,7 @@ from pacsnode.dimse.command import (
     ui,
     us,
 )
+from pacsnode.dimse.status import SUCCESS
 
 ERROR_COMMENT_LENGTH: Final = 64  # characters of VR LO (PS3.5 6.2)
 MAX_US: Final = 0xFFFF
@@ -154,10 +155,8 @@ def response(
     echoed = _echoed(request, Element.AFFECTED_SOP_INSTANCE_UID, Element.REQUESTED_SOP_INSTANCE_UID)
     affected = ui(sop_instance) if sop_instance else echoed
     if not (comment or offending or suboperations or attributes or typed) and error_id is None:
-        before, between = _plain_constants(sop_class, request.field, status, has_data_set)
-        message_id = element_of(Element.MESSAGE_ID_BEING_RESPONDED_TO, request.elements[Element.MESSAGE_ID])
-        after = element_of(Element.AFFECTED_SOP_INSTANCE_UID, affected) if affected else b""
-        return group_of(before + message_id + between + after)
+        constants = _plain_constants(sop_class, request.field, status, has_data_set)
+        return _plain_response(constants, request.elements[Element.MESSAGE_ID], affected)
     elements = []
     if sop_class:
         elements.append((Element.AFFECTED_SOP_CLASS_UID, sop_class))
@@ -185,6 +184,18 @@ def response(
         if count is not None:
             elements.append((element, us(min(count, MAX_US))))
     return encode(elements)
+
+
+def c_store_success(message_id: int, sop_class: UID, sop_instance: UID) -> bytes:
+    """The C-STORE-RSP (PS3.7 9.3.1.2) that a request gets when all is well, without anything optional."""
+    constants = _plain_constants(ui(sop_class), CommandField.C_STORE_RQ, SUCCESS, has_data_set=False)
+    return _plain_response(constants, us(message_id), ui(sop_instance))
+
+
+def _plain_response(constants: tuple[bytes, bytes], message_id: bytes, affected: bytes) -> bytes:
+    before, between = constants
+    after = element_of(Element.AFFECTED_SOP_INSTANCE_UID, affected) if affected else b""
+    return group_of(before + element_of(Element.MESSAGE_ID_BEING_RESPONDED_TO, message_id) + between + after)
 
 
 @lru_cache(maxsize=256)

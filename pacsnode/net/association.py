@@ -22,18 +22,19 @@ from pacsnode.dimse import message as messages
 from pacsnode.dimse.assembler import Assembler, MemorySink, Message, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.errors import AssociationAborted, InvalidMessage, PeerTimeout, RemoteError
-from pacsnode.net.invoker import CommandOf, Invoker, OutgoingData
+from pacsnode.net.invoker import CommandOf, Invoker, OnResponse, OutgoingData, Prepared
 from pacsnode.net.performer import Performer
 from pacsnode.net.service import Matches, Request, Response, ServiceRegistry
 from pacsnode.net.transport import Transport
 from pacsnode.ul.negotiation import AcceptedContext, AssociateAccept, AssociateReject, AssociateRequest
-from pacsnode.ul.pdu import Buffer, PDataFragment
+from pacsnode.ul.pdu import Buffer, PDataFragment, p_data_tf
 from pacsnode.ul.upper_layer import (
     Aborted,
     AssociateAccepted,
     AssociateRejected,
     AssociateRequested,
     Event,
+    ForeseenReceived,
     ReleaseConfirmed,
     ReleaseRequested,
     TransportClosed,
@@ -121,7 +122,12 @@ class Association:
     def handle(self, event: Event) -> None:
         """Take one upper layer event."""
         if type(event) is PDataFragment:
-            self._handle_fragment(event)
+            if not self.ended.is_set():
+                self._handle_fragment(event)
+            return
+        if type(event) is ForeseenReceived:
+            if not self.ended.is_set():
+                self._invoker.handle_foreseen(event.what)
             return
         match event:
             case AssociateRequested():
@@ -150,7 +156,7 @@ class Association:
         performer = self._performer
         if performer.is_full or self._invoker.has_unread or self._is_behind(performer.unwritten):
             self._transport.pause_reading()
-        return not (self._assembler.is_idle and performer.is_idle and self._invoker.has_been_answered)
+        return not (self._owner is None and self.is_idle)  # a requestor's peer that has answered everything
 
     def disconnected(self) -> None:
         self._end(AssociationAborted("the connection was lost"))
@@ -202,6 +208,29 @@ class Association:
         """Send a request that has one response; see `Invoker.invoke_once`."""
         return self._invoker.invoke_once(context, command_of, data)
 
+    def begin(
+        self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData, on_response: OnResponse
+    ) -> Coroutine[None, None, None]:
+        """Send a request whose response a callback takes; see `Invoker.begin`."""
+        return self._invoker.begin(context, command_of, data, on_response)
+
+    def prepare(
+        self, context: AcceptedContext, command_of: CommandOf, data: Buffer, foreseen_of: CommandOf
+    ) -> Prepared:
+        """Encode a request and the response that is foreseen; see `Invoker.prepare`."""
+        return self._invoker.prepare(context, command_of, data, foreseen_of)
+
+    def begin_now(self, prepared: Prepared, on_response: OnResponse) -> bool:
+        """Send it, if nothing has to be waited for; see `Invoker.begin_now`."""
+        return self._invoker.begin_now(prepared, on_response)
+
+    @property
+    def can_send_now(self) -> bool:
+        """A message given now leaves at once."""
+        return (
+            self._failure is None and not self.holds_responses and self._transport.upper_layer.may_send_data
+        )
+
     async def send(self, context_id: int, command: bytes, data: OutgoingData | None) -> None:
         """Send one message, as fast as the peer takes it. One that is broken off ends the association."""
         while self.holds_responses:
@@ -211,7 +240,31 @@ class Association:
         if isinstance(data, AsyncGenerator):
             await self._send_in_pieces(context_id, command, data)
         else:
-            self._send_whole(context_id, command, data)
+            self.send_now(context_id, command, data)
+
+    def send_now(self, context_id: int, command: bytes, data: Buffer | None) -> None:
+        """Send one message whole, whatever waits."""
+        if data is None:
+            self._transport.upper_layer.send_data(context_id, True, command)
+        else:
+            self._transport.upper_layer.send_message(context_id, command, data)
+        self._transport.flush()
+
+    def prepared(
+        self, message_id: int, context_id: int, command: bytes, data: Buffer, foreseen: bytes
+    ) -> Prepared:
+        message = self._transport.upper_layer.encode_message(context_id, command, data)
+        (response,) = p_data_tf(context_id, True, foreseen, 0)
+        return Prepared(message_id, message, bytes(response))
+
+    def send_prepared(self, prepared: Prepared) -> None:
+        upper_layer = self._transport.upper_layer
+        upper_layer.send_encoded(prepared.message)
+        upper_layer.foresee(prepared.foreseen, prepared.message_id)
+        self._transport.flush()
+
+    def forget(self, foreseen: bytes) -> None:
+        self._transport.upper_layer.forget(foreseen)
 
     async def _send_in_pieces(
         self, context_id: int, command: bytes, data: AsyncGenerator[Buffer, None]
@@ -250,7 +303,7 @@ class Association:
             attributes=response.attributes,
             typed=response.typed,
         )
-        self._send_whole(request.context.id, command, response.data)
+        self.send_now(request.context.id, command, response.data)
 
     def respond_many(self, request: Request, matches: Matches) -> None:
         """Send many pending responses in few writes; `drain` between."""
@@ -415,8 +468,6 @@ class Association:
     # Messages
 
     def _handle_fragment(self, fragment: PDataFragment) -> None:
-        if self.ended.is_set():
-            return
         try:
             message = self._assembler.feed(fragment)
             if message is not None:
@@ -445,13 +496,6 @@ class Association:
         if context is None:
             raise InvalidMessage(f"presentation context {context_id} was not accepted")
         return context
-
-    def _send_whole(self, context_id: int, command: bytes, data: Buffer | None) -> None:
-        if data is None:
-            self._transport.upper_layer.send_data(context_id, True, command)
-        else:
-            self._transport.upper_layer.send_message(context_id, command, data)
-        self._transport.flush()
 
     async def _send_pieces(self, context_id: int, data: AsyncGenerator[Buffer, None]) -> None:
         upper_layer = self._transport.upper_layer

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pacsnode.dimse import message as messages
@@ -24,11 +26,34 @@ CommandOf = Callable[[int], bytes]
 OutgoingData = Buffer | AsyncGenerator[Buffer, None]
 """A data set as it is to be sent: whole, or in pieces as they become available."""
 
+OnResponse = Callable[[CommandSet | RemoteError | None], None]
+"""Takes the one response to a request, or the reason why none will come; None is the one foreseen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as it will leave, and the response that is foreseen."""
+
+    message_id: int
+    message: Sequence[bytes | memoryview]
+    foreseen: bytes
+
 
 class Sending(Protocol):
     """The association as the invoker sees it."""
 
     ended: asyncio.Event
+
+    @property
+    def can_send_now(self) -> bool: ...
+
+    def send_prepared(self, prepared: Prepared) -> None: ...
+
+    def prepared(
+        self, message_id: int, context_id: int, command: bytes, data: Buffer, foreseen: bytes
+    ) -> Prepared: ...
+
+    def forget(self, foreseen: bytes) -> None: ...
 
     async def send(self, context_id: int, command: bytes, data: OutgoingData | None) -> None: ...
 
@@ -49,31 +74,19 @@ class _Exchange:
         """Responses that wait for their reader."""
         return 0
 
-    @property
-    def is_complete(self) -> bool:
-        """No more responses will come."""
-        return False
-
-    def take(self, response: Message | RemoteError) -> None:
-        """A response, or the reason why none will come."""
-
 
 class _Single(_Exchange):
-    """One response: what most requests have."""
+    """One response, given to a callback: what most requests have."""
 
-    __slots__ = ("response",)
+    __slots__ = ("foreseen", "is_leaving", "on_response")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop.time())
-        self.response: asyncio.Future[Message | RemoteError] = loop.create_future()
-
-    @property
-    def is_complete(self) -> bool:
-        return self.response.done()
-
-    def take(self, response: Message | RemoteError) -> None:
-        if not self.response.done():
-            self.response.set_result(response)
+    def __init__(
+        self, since: float, on_response: OnResponse, *, is_leaving: bool, foreseen: bytes = b""
+    ) -> None:
+        super().__init__(since)
+        self.on_response = on_response
+        self.foreseen = foreseen
+        self.is_leaving = is_leaving  # whoever sends it is told of what goes wrong, not the callback
 
 
 class _Many(_Exchange):
@@ -81,16 +94,50 @@ class _Many(_Exchange):
 
     __slots__ = ("responses",)
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop.time())
+    def __init__(self, since: float) -> None:
+        super().__init__(since)
         self.responses: asyncio.Queue[Message | RemoteError] = asyncio.Queue()
 
     @property
     def unread(self) -> int:
         return self.responses.qsize()
 
-    def take(self, response: Message | RemoteError) -> None:
-        self.responses.put_nowait(response)
+
+class _Window:
+    """Places for outstanding requests. Who waits for one gets it in turn; nobody overtakes."""
+
+    __slots__ = ("_free", "_waiting")
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take_now(self) -> bool:
+        """Take a place; False when none is free."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    async def take(self) -> None:
+        if self.take_now():
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)  # the place goes from hand to hand
+                return
+        self._free += 1
 
 
 class Invoker:
@@ -99,13 +146,14 @@ class Invoker:
     def __init__(self, association: Sending) -> None:
         self._association = association
         self._loop = asyncio.get_running_loop()
-        self._exchanges: dict[int, _Exchange] = {}
+        self._exchanges: dict[int, _Single | _Many] = {}
+        self._read: set[_Many] = set()  # those whose responses somebody reads
         self._message_ids = itertools.cycle(range(1, 65536))
-        self._window = asyncio.Semaphore(1)
+        self._window = _Window(1)
 
     def grant(self, window: int) -> int:
         """Set how many requests may be outstanding, 0 for any number (PS3.7 D.3.3.3); how many that are."""
-        self._window = asyncio.Semaphore(window or UNLIMITED_WINDOW)
+        self._window = _Window(window or UNLIMITED_WINDOW)
         return window or UNLIMITED_WINDOW
 
     @property
@@ -115,16 +163,7 @@ class Invoker:
     @property
     def has_unread(self) -> bool:
         """More responses wait for their reader than should."""
-        exchanges = self._exchanges
-        return bool(exchanges) and any(each.unread > UNREAD_RESPONSES for each in exchanges.values())
-
-    @property
-    def has_been_answered(self) -> bool:
-        """The one request that was outstanding has its one response: the next thing is ours to send."""
-        if len(self._exchanges) != 1:
-            return False
-        (exchange,) = self._exchanges.values()
-        return exchange.is_complete
+        return bool(self._read) and any(each.unread > UNREAD_RESPONSES for each in self._read)
 
     def waiting_since(self) -> float | None:
         """Loop time since when the request that heard last has waited for a response; None: nobody waits."""
@@ -138,68 +177,140 @@ class Invoker:
         Waits for a place in the window. Closing the iterator after a pending response sends C-CANCEL.
         Raises AssociationAborted, PeerTimeout.
         """
-        async with self._window:
-            exchange = _Many(self._loop)
-            message_id = self._begin(exchange)
-            pending = False
+        await self._window.take()
+        exchange = _Many(self._loop.time())
+        message_id = self._register(exchange)
+        self._read.add(exchange)
+        pending = False
+        try:
+            await self._association.send(context.id, command_of(message_id), data)
+            exchange.since = self._loop.time()
+            while True:
+                reply = await exchange.responses.get()
+                if isinstance(reply, RemoteError):
+                    raise reply
+                pending = is_pending(reply.command.status)
+                if not pending:
+                    self._exchanges.pop(message_id, None)
+                self._association.look_at_flow()
+                yield reply.command, reply.data.value() if isinstance(reply.data, MemorySink) else b""
+                if not pending:
+                    return
+        finally:
+            exchange.abandoned = True
+            self._read.discard(exchange)
             try:
-                await self._association.send(context.id, command_of(message_id), data)
-                exchange.since = self._loop.time()
-                while True:
-                    reply = await exchange.responses.get()
-                    if isinstance(reply, RemoteError):
-                        raise reply
-                    pending = is_pending(reply.command.status)
-                    if not pending:
-                        del self._exchanges[message_id]
-                    self._association.look_at_flow()
-                    yield reply.command, reply.data.value() if isinstance(reply.data, MemorySink) else b""
-                    if not pending:
-                        return
-            finally:
-                exchange.abandoned = True
                 if pending and not self._association.ended.is_set():
                     await self._association.send(context.id, messages.c_cancel_rq(message_id), None)
+            finally:
+                self._window.give_back()
 
     async def invoke_once(
         self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None
     ) -> CommandSet:
         """Send a request that has one response; the response. Otherwise as `invoke`."""
-        async with self._window:
-            exchange = _Single(self._loop)
-            message_id = self._begin(exchange)
-            try:
-                await self._association.send(context.id, command_of(message_id), data)
-                exchange.since = self._loop.time()
-                reply = await exchange.response
-            except BaseException:
-                exchange.abandoned = True
-                raise
-            if isinstance(reply, RemoteError):
-                raise reply
-            del self._exchanges[message_id]
-            return reply.command
+        arrival: asyncio.Future[CommandSet | RemoteError] = self._loop.create_future()
+
+        def arrive(response: CommandSet | RemoteError | None) -> None:
+            assert response is not None  # none was foreseen
+            if not arrival.done():  # else nobody waits any more
+                arrival.set_result(response)
+
+        await self.begin(context, command_of, data, arrive)
+        response = await arrival
+        if isinstance(response, RemoteError):
+            raise response
+        return response
+
+    async def begin(
+        self,
+        context: AcceptedContext,
+        command_of: CommandOf,
+        data: OutgoingData | None,
+        on_response: OnResponse,
+    ) -> None:
+        """Send a request that has one response, which `on_response` is called with. Waits for a place.
+
+        Raises, when the request could not be sent, what was in its way: RemoteError, or what `data` raises.
+        """
+        await self._window.take()
+        exchange = _Single(self._loop.time(), on_response, is_leaving=True)
+        message_id = self._register(exchange)
+        try:
+            await self._association.send(context.id, command_of(message_id), data)
+        except BaseException as error:
+            if self._exchanges.pop(message_id, None) is not None:
+                self._window.give_back()
+            elif isinstance(error, Exception):
+                return  # it was answered before all of it had left
+            raise
+        exchange.since = self._loop.time()
+        exchange.is_leaving = False
+
+    def prepare(
+        self, context: AcceptedContext, command_of: CommandOf, data: Buffer, foreseen_of: CommandOf
+    ) -> Prepared:
+        """Encode a request for `begin_now`. `foreseen_of`: Message ID -> the response when all is well."""
+        message_id = self._next_id()
+        return self._association.prepared(
+            message_id, context.id, command_of(message_id), data, foreseen_of(message_id)
+        )
+
+    def begin_now(self, prepared: Prepared, on_response: OnResponse) -> bool:
+        """As `begin`, at once; False, and nothing sent, when it would have to wait for anything."""
+        association, message_id = self._association, prepared.message_id
+        if message_id in self._exchanges or not (association.can_send_now and self._window.take_now()):
+            return False
+        self._exchanges[message_id] = _Single(
+            self._loop.time(), on_response, is_leaving=False, foreseen=prepared.foreseen
+        )
+        association.send_prepared(prepared)
+        return True
+
+    def handle_foreseen(self, message_id: int) -> None:
+        """The response that was foreseen has come."""
+        exchange = self._exchanges.pop(message_id, None)
+        if type(exchange) is _Single:
+            self._window.give_back()
+            exchange.on_response(None)
 
     def handle(self, message: Message) -> None:
         """Give a response to the request it answers. Raises InvalidMessage when there is none."""
-        message_id = message.command.message_id_being_responded_to
+        command = message.command
+        message_id = command.message_id_being_responded_to
         exchange = self._exchanges.get(message_id)
         if exchange is None:
-            raise InvalidMessage(f"{message.command.name} answers no request of ours")
-        if not exchange.abandoned:
+            raise InvalidMessage(f"{command.name} answers no request of ours")
+        if isinstance(exchange, _Single):
+            self._settle(message_id, exchange, command)
+        elif not exchange.abandoned:
             exchange.since = self._loop.time()
-            exchange.take(message)
-        elif not is_pending(message.command.status):
+            exchange.responses.put_nowait(message)
+        elif not is_pending(command.status):
             del self._exchanges[message_id]
 
     def fail(self, error: RemoteError) -> None:
         """The association is over: tell everybody who waits."""
-        for exchange in self._exchanges.values():
-            exchange.take(error)
+        for message_id, exchange in tuple(self._exchanges.items()):
+            if isinstance(exchange, _Many):
+                exchange.responses.put_nowait(error)
+            elif not exchange.is_leaving:
+                self._settle(message_id, exchange, error)
 
-    def _begin(self, exchange: _Exchange) -> int:
+    def _settle(self, message_id: int, exchange: _Single, response: CommandSet | RemoteError) -> None:
+        del self._exchanges[message_id]
+        if exchange.foreseen:
+            self._association.forget(exchange.foreseen)
+        self._window.give_back()
+        exchange.on_response(response)
+
+    def _register(self, exchange: _Single | _Many) -> int:
+        message_id = self._next_id()
+        self._exchanges[message_id] = exchange
+        return message_id
+
+    def _next_id(self) -> int:
         message_id = next(self._message_ids)
         while message_id in self._exchanges:
             message_id = next(self._message_ids)
-        self._exchanges[message_id] = exchange
         return message_id

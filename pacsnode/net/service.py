@@ -18,8 +18,9 @@ from pacsnode.dicom.uid import UID
 from pacsnode.dimse.assembler import MemorySink, RefusingSink, Sink
 from pacsnode.dimse.command import CommandField, CommandSet
 from pacsnode.errors import SopClassNotSupported, UnrecognizedOperation
-from pacsnode.net.invoker import CommandOf, OutgoingData
+from pacsnode.net.invoker import CommandOf, OnResponse, OutgoingData, Prepared
 from pacsnode.ul.negotiation import AcceptedContext, AssociateAccept
+from pacsnode.ul.pdu import Buffer
 
 
 class Channel(Protocol):
@@ -52,6 +53,16 @@ class Channel(Protocol):
     def invoke_once(
         self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData | None = None
     ) -> Coroutine[None, None, CommandSet]: ...
+
+    def begin(
+        self, context: AcceptedContext, command_of: CommandOf, data: OutgoingData, on_response: OnResponse
+    ) -> Coroutine[None, None, None]: ...
+
+    def prepare(
+        self, context: AcceptedContext, command_of: CommandOf, data: Buffer, foreseen_of: CommandOf
+    ) -> Prepared: ...
+
+    def begin_now(self, prepared: Prepared, on_response: OnResponse) -> bool: ...
 
 
 @dataclass(slots=True)

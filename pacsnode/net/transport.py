@@ -54,6 +54,7 @@ class Transport(asyncio.Protocol):
         self._closed = asyncio.Event()
         self._handler = handler_of(self)
         self._reading = True
+        self._delivering = False  # what is sent meanwhile leaves at the end, in one write
 
     # asyncio.Protocol
 
@@ -132,8 +133,13 @@ class Transport(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what the upper layer has to send, follow its timer, close when it says so."""
+        if not self._delivering:
+            self._flush()
+
+    def _flush(self) -> bool:
+        """Whether anything was written."""
         if self._transport is None:
-            return
+            return False
         buffers = self.upper_layer.data_to_send()
         if len(buffers) == 1:
             self._transport.write(buffers[0])
@@ -144,7 +150,9 @@ class Transport(asyncio.Protocol):
                 self._transport.writelines(buffers)
         if self.upper_layer.close_expected:
             self._close_in_time()
-        self._follow_deadline()
+        if self._timer is not None or self.upper_layer.deadline is not None:
+            self._follow_deadline()
+        return bool(buffers)
 
     async def closed(self, limit: float) -> None:
         """Wait until the connection is gone, at most `limit` seconds; then drop it."""
@@ -168,12 +176,16 @@ class Transport(asyncio.Protocol):
         self._transport.close()
 
     def _deliver(self) -> bool:
+        """Handle what has happened, then write; whether the peer may wait for an acknowledgement."""
         handle = self._handler.handle
-        for event in self.upper_layer.events_received():
-            handle(event)
-        may_wait = self._handler.received()
-        self.flush()
-        return may_wait
+        self._delivering = True
+        try:
+            for event in self.upper_layer.events_received():
+                handle(event)
+            may_wait = self._handler.received()
+        finally:
+            self._delivering = False
+        return not self._flush() and may_wait  # what is written acknowledges besides
 
     def _acknowledge_at_once(self) -> None:
         # The kernel leaves this mode by itself, so it is asked for again after each read. OSError: peer gone.

@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 
 from pacsnode.archive.locate import Located
-from pacsnode.archive.outgoing import ReadAhead
 from pacsnode.config import Peer
 from pacsnode.dicom.sop_class import name_of
 from pacsnode.dicom.uid import UID
@@ -19,13 +18,13 @@ from pacsnode.errors import AssociationAborted, OperationError, RemoteError
 from pacsnode.net.association import Timeouts
 from pacsnode.net.invoker import OutgoingData
 from pacsnode.net.requestor import connect
-from pacsnode.net.scu import Reply, ServiceUser
+from pacsnode.net.scu import ServiceUser
 from pacsnode.services.instances import Instances
+from pacsnode.services.outflow import Outflow
 from pacsnode.services.proposal import Batch, ContextOf, batches, contexts_to_store_on
 from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 
 MAKING_LANES: Final = 3  # objects made or sent at once: the workers go on while one is sent
-LANES: Final = 16  # objects outstanding on one association, where the peer lets them be more
 FRUITLESS: Final = 2  # associations lost in a row with nothing stored, then the destination is given up
 SHARES: Final = 8  # for each of several associations: so many turns at what is to be sent
 MAX_SHARE: Final = 64  # objects
@@ -92,6 +91,10 @@ class SubOperations:
     def remaining(self) -> int:
         return self.total - self.completed - self.warnings - len(self.failed)
 
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped
+
     def stop(self) -> None:
         """C-CANCEL: those that have begun are finished, no other is begun."""
         self._stopped = True
@@ -108,10 +111,16 @@ class SubOperations:
             objects = tuple(self._waiting.values())
         context_of = contexts_to_store_on(user.contexts)
         at_hand, to_make = self._dealt(objects, context_of)
-        source = self._instances.read(at_hand)
-        lanes = [self._lane(user, source, context_of) for _ in range(min(user.association.window, LANES))]
-        lanes += [self._making_lane(user, to_make) for _ in range(min(MAKING_LANES, len(to_make)))]
-        for failure in await asyncio.gather(*lanes, return_exceptions=True):
+        outflow = Outflow(
+            user.association,
+            self._instances.read(at_hand),
+            context_of,
+            self,
+            priority=self._origin.priority,
+            originator=self._origin.move,
+        )
+        lanes = [self._making_lane(user, to_make) for _ in range(min(MAKING_LANES, len(to_make)))]
+        for failure in await asyncio.gather(outflow.run(), *lanes, return_exceptions=True):
             if isinstance(failure, BaseException):
                 raise failure
 
@@ -210,16 +219,6 @@ class SubOperations:
             "context.refused", sop_class=sop_class, transfer_syntax=transfer_syntax, objects=len(instances)
         )
 
-    async def _lane(self, user: ServiceUser, source: ReadAhead, context_of: ContextOf) -> None:
-        """Store one object after the other; as many lanes run at once as the window has places."""
-        while not self._stopped and (outgoing := await source.next()) is not None:
-            located = outgoing.located
-            if outgoing.data is None:
-                self._fail(located, outgoing.failure)
-                continue
-            context = context_of[located.sop_class][located.transfer_syntax]
-            await self._store(user, context, located, outgoing.data, located.size)
-
     async def _making_lane(self, user: ServiceUser, waiting: deque[tuple[Located, AcceptedContext]]) -> None:
         """Have one object after the other made, and store it."""
         while waiting and not self._stopped:
@@ -229,7 +228,7 @@ class SubOperations:
                 try:
                     data, size = await stack.enter_async_context(making)
                 except (OperationError, OSError) as error:
-                    self._fail(located, str(error))
+                    self.not_stored(located, str(error))
                     continue
                 await self._store(user, context, located, data, size)
 
@@ -237,33 +236,38 @@ class SubOperations:
         self, user: ServiceUser, context: AcceptedContext, located: Located, data: OutgoingData, size: int
     ) -> None:
         """Store an object whose data set, as it goes, has `size` bytes."""
-        del self._waiting[located.sop_instance]
+        self.begun(located)
         origin = self._origin
         try:
             reply = await user.c_store(
                 context, located.sop_instance, data, priority=origin.priority, originator=origin.move
             )
         except RemoteError as error:
-            self._fail(located, str(error))
+            self.not_stored(located, str(error))
             raise
         except OSError as error:  # in the middle of a large object: the message cannot be completed
-            self._fail(located, f"its file cannot be read: {error.strerror}")
+            self.not_stored(located, f"its file cannot be read: {error.strerror}")
             raise AssociationAborted("an object could not be read to its end") from error
-        self._answered(located, reply, size)
+        self.answered(located, size, reply.status, reply.comment)
 
-    def _answered(self, located: Located, reply: Reply, size: int) -> None:
-        if reply.status == SUCCESS:
+    # What is counted
+
+    def begun(self, located: Located) -> None:
+        del self._waiting[located.sop_instance]
+
+    def answered(self, located: Located, size: int, status: int, comment: str) -> None:
+        if status == SUCCESS:
             self.completed += 1
-        elif is_warning(reply.status) or reply.status == DUPLICATE_SOP_INSTANCE:  # it has the object
+        elif is_warning(status) or status == DUPLICATE_SOP_INSTANCE:  # it has the object
             self.warnings += 1
         else:
-            self._fail(located, reply.comment or "refused", reply.status)
+            self.not_stored(located, comment or "refused", status)
             return
         self.bytes += size
         if self._on_stored is not None:
             self._on_stored(located)
 
-    def _fail(self, located: Located, reason: str, status: int | None = None) -> None:
+    def not_stored(self, located: Located, reason: str, status: int | None = None) -> None:
         self._waiting.pop(located.sop_instance, None)
         self.failed.append(located.sop_instance)
         self.reason = self.reason or reason

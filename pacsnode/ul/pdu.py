@@ -20,7 +20,7 @@ Buffer = bytes | bytearray | memoryview
 MAX_GATHERED: Final = 2**20  # bytes of a PDU other than P-DATA-TF; 128 contexts with 60 syntaxes take 0.5 MB
 MAX_UNLIMITED_PDU: Final = 2**20  # bytes of P-DATA-TF body sent to a peer that takes any length
 LENGTH_TOLERANCE: Final = 128  # bytes; some senders do not count the headers of PDVs into their maximum
-_JOINED: Final = 8192  # bytes of data up to which a copy is cheaper than a buffer more to write
+_JOINED: Final = 64 * 1024  # bytes of data up to which a copy is cheaper than a buffer more to write
 
 _HEADER: Final = struct.Struct(">BxL")  # PDU type and length
 _PDV: Final = struct.Struct(">LBB")  # length of what follows, context ID, message control header
@@ -42,6 +42,9 @@ class PduType(IntEnum):
     A_RELEASE_RQ = 5
     A_RELEASE_RP = 6
     A_ABORT = 7
+
+
+_P_DATA_TF: Final = int(PduType.P_DATA_TF)  # an attribute of an enumeration is slow to get
 
 
 class AbortSource(IntEnum):
@@ -157,14 +160,14 @@ def p_data_tf(
     size = len(data)
     most = _data_per_pdu(max_pdu_length)
     if size <= most and size <= _JOINED:
-        return [_HEADERS.pack(PduType.P_DATA_TF, size + 6, size + 2, context_id, final) + data]
+        return [_HEADERS.pack(_P_DATA_TF, size + 6, size + 2, context_id, final) + data]
     view = memoryview(data)
     buffers: list[bytes | memoryview] = []
     for start in range(0, size, most):
         piece = view[start : start + most]
         length = len(piece)
         flags = final if start + length == size else control
-        buffers.append(_HEADERS.pack(PduType.P_DATA_TF, length + 6, length + 2, context_id, flags))
+        buffers.append(_HEADERS.pack(_P_DATA_TF, length + 6, length + 2, context_id, flags))
         buffers.append(piece)
     return buffers
 
@@ -180,9 +183,9 @@ def p_data_message(
             *p_data_tf(context_id, False, data, max_pdu_length),
         ]
     heads = (
-        _HEADERS.pack(PduType.P_DATA_TF, size + 6, size + 2, context_id, _COMMAND | _LAST)
+        _HEADERS.pack(_P_DATA_TF, size + 6, size + 2, context_id, _COMMAND | _LAST)
         + command
-        + _HEADERS.pack(PduType.P_DATA_TF, length + 6, length + 2, context_id, _LAST)
+        + _HEADERS.pack(_P_DATA_TF, length + 6, length + 2, context_id, _LAST)
     )
     return [heads + data] if length <= _JOINED else [heads, memoryview(data)]
 
@@ -198,13 +201,12 @@ def p_data_messages(
         messages = (p_data_message(context_id, command, data, max_pdu_length) for data in data_sets)
         return [buffer for message in messages for buffer in message]
     before = (
-        _HEADERS.pack(PduType.P_DATA_TF, len(command) + 6, len(command) + 2, context_id, _COMMAND | _LAST)
-        + command
+        _HEADERS.pack(_P_DATA_TF, len(command) + 6, len(command) + 2, context_id, _COMMAND | _LAST) + command
     )
     parts: list[bytes] = []
     for data in data_sets:
         length = len(data)
-        parts += (before, _HEADERS.pack(PduType.P_DATA_TF, length + 6, length + 2, context_id, _LAST), data)
+        parts += (before, _HEADERS.pack(_P_DATA_TF, length + 6, length + 2, context_id, _LAST), data)
     return [b"".join(parts)]
 
 
@@ -245,6 +247,11 @@ class PduReader:
         self._is_last = False
         self._broken = False
 
+    @property
+    def is_at_start(self) -> bool:
+        """Nothing is half received: the next byte begins a PDU."""
+        return not (self._pdv_left or self._kind or self._body_left or self._partial or self._broken)
+
     def receive(self, chunk: Buffer) -> list[Pdu]:
         """What `chunk` completes, in order. Fragments are views of it: it must not change afterwards.
 
@@ -263,12 +270,28 @@ class PduReader:
                     position = self._gather(view, position, end, pdus)
                 elif self._body_left:
                     position = self._read_pdv_header(view, position, end, pdus)
+                elif (stop := self._read_whole(view, position, end, pdus)) > position:
+                    position = stop
                 else:
                     position = self._read_header(view, position, end, pdus)
         except InvalidPdu as error:
             self._broken = True
             pdus.append(error)
         return pdus
+
+    def _read_whole(self, view: memoryview, position: int, end: int, pdus: list[Pdu]) -> int:
+        """A P-DATA-TF of one PDV that lies in `view` whole, as commands do; other PDUs are left alone."""
+        if self._partial or end - position < _HEADERS.size:
+            return position
+        kind, length, pdv_length, context_id, control = _HEADERS.unpack_from(view, position)
+        stop: int = position + _HEADER.size + length
+        if kind != _P_DATA_TF or pdv_length != length - 4 or pdv_length <= _IDS or stop > end:
+            return position
+        if 0 < self.max_pdu_length < length - LENGTH_TOLERANCE:
+            return position
+        data = view[position + _HEADERS.size : stop]
+        pdus.append(PDataFragment(context_id, control & _COMMAND != 0, control & _LAST != 0, data))
+        return stop
 
     def _read_header(self, view: memoryview, position: int, end: int, pdus: list[Pdu]) -> int:
         if self._partial or end - position < _HEADER.size:
@@ -280,7 +303,7 @@ class PduReader:
         else:
             kind, length = _HEADER.unpack_from(view, position)
             position += _HEADER.size
-        if kind != PduType.P_DATA_TF:
+        if kind != _P_DATA_TF:
             self._begin_gathering(kind, length)
             return position
         limit = self.max_pdu_length

@@ -36,6 +36,7 @@ from pacsnode.ul.pdu import (
 # Bytes of a P-DATA-TF body. PS3.8 D.1 has no least length, but one that hardly holds one element is a
 # mistake: an object would be a million PDUs, most of them headers.
 LEAST_PDU_LENGTH: Final = 128
+MAX_FORESEEN: Final = 512  # bytes of a message worth comparing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,13 @@ class AssociateRejected:
     """A-ASSOCIATE confirmation (reject)."""
 
     reject: AssociateReject
+
+
+@dataclass(frozen=True, slots=True)
+class ForeseenReceived:
+    """P-DATA indication of a message that was foreseen; `what` it is was told to `foresee`."""
+
+    what: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ Event = (
     | AssociateAccepted
     | AssociateRejected
     | PDataFragment
+    | ForeseenReceived
     | ReleaseRequested
     | ReleaseConfirmed
     | Aborted
@@ -134,6 +143,7 @@ class UpperLayer:
         "_data_is_indicated",
         "_data_may_be_sent",
         "_events",
+        "_foreseen",
         "_is_open",
         "_max_pdu_length",
         "_peer_max_pdu_length",
@@ -165,6 +175,7 @@ class UpperLayer:
         self._release_answered = False
         self._events: list[Event] = []
         self._to_send: list[bytes | memoryview] = []
+        self._foreseen: dict[Buffer, int] = {}
 
     # Outputs
 
@@ -206,6 +217,11 @@ class UpperLayer:
 
     def receive_data(self, data: Buffer, now: float) -> None:
         """Bytes have arrived. P-DATA fragments are views of `data`, which must not change afterwards."""
+        if self._foreseen and len(data) <= MAX_FORESEEN and self._reader.is_at_start:
+            what = self._foreseen.pop(data, None)
+            if what is not None and self._data_is_indicated:
+                self._events.append(ForeseenReceived(what))
+                return
         for pdu in self._reader.receive(data):
             if type(pdu) is PDataFragment and self._data_is_indicated:
                 self._events.append(pdu)
@@ -269,6 +285,24 @@ class UpperLayer:
         if not self._data_may_be_sent:
             raise IllegalPrimitive(fsm.Event.P_DATA_REQUEST, self.state)
         self._to_send += p_data_message(context_id, command, data, self._peer_max_pdu_length)
+
+    def encode_message(self, context_id: int, command: bytes, data: Buffer) -> list[bytes | memoryview]:
+        """What `send_message` would send, to be given to `send_encoded`."""
+        return p_data_message(context_id, command, data, self._peer_max_pdu_length)
+
+    def send_encoded(self, message: Sequence[bytes | memoryview]) -> None:
+        """P-DATA requests for a message that was encoded before."""
+        if not self._data_may_be_sent:
+            raise IllegalPrimitive(fsm.Event.P_DATA_REQUEST, self.state)
+        self._to_send += message
+
+    def foresee(self, message: bytes, what: int) -> None:
+        """Most responses are known before they come: one that comes as foreseen needs not be read."""
+        self._foreseen[message] = what
+
+    def forget(self, message: bytes) -> None:
+        """It will not come any more, or has come otherwise."""
+        self._foreseen.pop(message, None)
 
     def send_messages(self, context_id: int, command: bytes, data_sets: Sequence[bytes]) -> None:
         """As `send_message` for each of many data sets with the same command set."""
