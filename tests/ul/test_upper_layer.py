@@ -36,6 +36,7 @@ from pacsnode.ul.upper_layer import (
     AssociateRejected,
     AssociateRequested,
     Event,
+    ForeseenReceived,
     IllegalPrimitive,
     ReleaseConfirmed,
     ReleaseRequested,
@@ -357,6 +358,47 @@ def test_data_are_indicated_as_they_arrive() -> None:
     fragments = first + upper_layer.events_received()
     assert [bytes(f.data) for f in fragments if isinstance(f, PDataFragment)] == [b"command!", b"dataset!"]
     assert upper_layer.state is State.STA6
+
+
+def test_a_message_that_was_foreseen_is_indicated_as_that_once() -> None:
+    layer = requestor_at_sta6()
+    (message,) = p_data_tf(1, True, b"response", 0)
+    layer.foresee(message, 42)
+    for _ in range(2):
+        layer.receive_data(message, NOW)
+    foreseen, read = layer.events_received()
+    assert foreseen == ForeseenReceived(42)
+    assert isinstance(read, PDataFragment)
+    assert read.data == b"response"
+
+
+def test_a_message_that_was_foreseen_and_comes_in_pieces_is_read() -> None:
+    layer = requestor_at_sta6()
+    (message,) = p_data_tf(1, True, b"response", 0)
+    layer.foresee(message, 42)
+    layer.receive_data(message[:5], NOW)
+    layer.receive_data(message[5:], NOW)
+    assert [type(event) for event in layer.events_received()] == [PDataFragment]
+
+
+def test_the_data_of_a_pdv_are_not_taken_for_a_message_that_was_foreseen() -> None:
+    layer = requestor_at_sta6()
+    (message,) = p_data_tf(1, True, b"response", 0)
+    layer.foresee(message, 42)
+    outer = p_data_tf(1, False, message, 0)[0]
+    layer.receive_data(outer[: -len(message)], NOW)
+    layer.receive_data(message, NOW)
+    events = layer.events_received()
+    assert [type(event) for event in events] == [PDataFragment]
+
+
+def test_a_message_that_was_foreseen_comes_too_late_for_an_association_that_has_ended() -> None:
+    layer = requestor_at_sta6()
+    (message,) = p_data_tf(1, True, b"response", 0)
+    layer.foresee(message, 42)
+    layer.abort(NOW)
+    layer.receive_data(message, NOW)
+    assert not layer.events_received()
 
 
 def test_acceptor_cuts_data_to_what_the_request_says() -> None:
