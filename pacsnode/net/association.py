@@ -456,8 +456,8 @@ class Association:
             return
         facts = {
             "remote": self.remote_address,
-            "operations": self._performer.served,
-            "bytes": self._transport.bytes_received,
+            "operations": self._performer.served + self._invoker.answered,
+            "bytes": self._transport.bytes_received + self._transport.bytes_sent,
             "ms": round((self._loop.time() - self._started) * 1000),
         }
         if failure is None:

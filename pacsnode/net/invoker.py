@@ -144,6 +144,7 @@ class Invoker:
     """Sends requests within the negotiated window and gives each its responses."""
 
     def __init__(self, association: Sending) -> None:
+        self.answered = 0  # requests that have had their last response
         self._association = association
         self._loop = asyncio.get_running_loop()
         self._exchanges: dict[int, _Single | _Many] = {}
@@ -271,6 +272,7 @@ class Invoker:
         """The response that was foreseen has come."""
         exchange = self._exchanges.pop(message_id, None)
         if type(exchange) is _Single:
+            self.answered += 1
             self._window.give_back()
             exchange.on_response(None)
 
@@ -281,6 +283,8 @@ class Invoker:
         exchange = self._exchanges.get(message_id)
         if exchange is None:
             raise InvalidMessage(f"{command.name} answers no request of ours")
+        if not is_pending(command.status):
+            self.answered += 1
         if isinstance(exchange, _Single):
             self._settle(message_id, exchange, command)
         elif not exchange.abandoned:

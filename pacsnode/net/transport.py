@@ -43,6 +43,7 @@ class Transport(asyncio.Protocol):
         self.upper_layer = upper_layer
         self.last_received = 0.0
         self.bytes_received = 0
+        self.bytes_sent = 0
         self.remote_address = ""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -141,18 +142,24 @@ class Transport(asyncio.Protocol):
         if self._transport is None:
             return False
         buffers = self.upper_layer.data_to_send()
-        if len(buffers) == 1:
-            self._transport.write(buffers[0])
-        elif buffers:
-            if sum(map(len, buffers)) < _JOIN_BELOW:
-                self._transport.write(b"".join(buffers))
-            else:
-                self._transport.writelines(buffers)
+        if buffers:
+            self._write(buffers)
         if self.upper_layer.close_expected:
             self._close_in_time()
         if self._timer is not None or self.upper_layer.deadline is not None:
             self._follow_deadline()
         return bool(buffers)
+
+    def _write(self, buffers: list[bytes | memoryview]) -> None:
+        assert self._transport is not None
+        size = sum(map(len, buffers))
+        self.bytes_sent += size
+        if len(buffers) == 1:
+            self._transport.write(buffers[0])
+        elif size < _JOIN_BELOW:
+            self._transport.write(b"".join(buffers))
+        else:
+            self._transport.writelines(buffers)
 
     async def closed(self, limit: float) -> None:
         """Wait until the connection is gone, at most `limit` seconds; then drop it."""
