@@ -7,29 +7,33 @@ async with client("ARCHIVE@192.0.2.7:104", sop_classes=[STUDY_ROOT_FIND]) as arc
 What is underneath, `connect` and `ServiceUser`, can do everything; here everything is a pydicom Dataset.
 """
 
+import io
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from pacsnode.config import Peer
-from pacsnode.dicom.data_set import decode_data_set, encode_data_set
+from pacsnode.dicom.data_set import encode_data_set
 from pacsnode.dicom.part10 import file_meta
-from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
+from pacsnode.dicom.sop_class import DEFLATED, EXPLICIT_VR_LE, IMPLICIT_VR_LE, name_of
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.command import CommandField
 from pacsnode.dimse.status import CANCEL, SUCCESS, is_failure
-from pacsnode.errors import RequestFailed
+from pacsnode.errors import NoPresentationContext, RequestFailed
 from pacsnode.net.association import Timeouts
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser
 from pacsnode.net.service import Operation, Request, Response, ServiceClass
-from pacsnode.ul.negotiation import ProposedContext
+from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 
 UNCOMPRESSED: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE)
+
+Storage = Iterable[UID] | Mapping[UID, Iterable[UID]]
+"""SOP classes of objects; in a mapping each with transfer syntaxes that are proposed besides UNCOMPRESSED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,8 @@ class Received:
     data: bytes
 
     def data_set(self) -> Dataset:
-        """The object, read by pydicom."""
-        return decode_data_set(self.data, self.transfer_syntax)
+        """The object, read by pydicom, with its File Meta Information."""
+        return dcmread(io.BytesIO(self.file()))
 
     def file(self) -> bytes:
         """The object as a file (PS3.10 7)."""
@@ -61,7 +65,7 @@ async def client(
     calling_ae: str = "PACSNODE",
     *,
     sop_classes: Iterable[UID] = (),
-    storage: Iterable[UID] = (),
+    storage: Storage = (),
     keep: Keep | None = None,
     window: int = 16,
     extended: Mapping[UID, bytes] | None = None,
@@ -71,13 +75,13 @@ async def client(
     """Open an association to `peer`, `AET@HOST:PORT` where it is text, for the length of the block.
 
     `sop_classes`: of queries, retrievals, verification. `storage`: of the objects that store() sends, and
-    that get() brings, which go to `keep`. All are proposed uncompressed. The rest is as for connect().
+    that get() brings, which go to `keep`. The rest is as for connect().
     """
     stored = tuple(storage)
-    contexts = [
-        ProposedContext(2 * number + 1, uid, UNCOMPRESSED)
-        for number, uid in enumerate((*sop_classes, *stored))
-    ]
+    wanted: list[tuple[UID, tuple[UID, ...]]] = [(uid, UNCOMPRESSED) for uid in (*sop_classes, *stored)]
+    if isinstance(storage, Mapping):
+        wanted += [(uid, (syntax,)) for uid, syntaxes in storage.items() for syntax in syntaxes]
+    contexts = [ProposedContext(2 * number + 1, *pair) for number, pair in enumerate(wanted)]
     async with connect(
         Peer.parse(peer) if isinstance(peer, str) else peer,
         calling_ae,
@@ -122,10 +126,26 @@ class Client(ServiceUser):
         return self._progress(self.c_get(sop_class, identifier(level, keys)))
 
     async def store(self, data_set: Dataset) -> Reply:
-        """Send an object (PS3.4 B.2); a status that is a warning is in the reply."""
-        context = self.context(data_set.SOPClassUID)
+        """Send an object (PS3.4 B.2); a status that is a warning is in the reply.
+
+        Pixels go as they are: compressed ones need a context of their transfer syntax, and a `file_meta`
+        that names it, as dcmread() makes it. Raises ValueError without.
+        """
+        context = self._context_to_store(data_set)
         data = encode_data_set(data_set, context.transfer_syntax)
         return _checked(await self.c_store(context, UID(data_set.SOPInstanceUID), data))
+
+    def _context_to_store(self, data_set: Dataset) -> AcceptedContext:
+        sop_class = UID(data_set.SOPClassUID)
+        accepted = {
+            context.transfer_syntax: context
+            for context in self.contexts
+            if context.abstract_syntax == sop_class and context.as_scu
+        }
+        for transfer_syntax in (wanted := _writable_in(data_set)):
+            if transfer_syntax in accepted:
+                return accepted[transfer_syntax]
+        raise NoPresentationContext(f"the peer does not accept {name_of(sop_class)} in {name_of(wanted[0])}")
 
     async def _progress(self, replies: AsyncGenerator[Reply, None]) -> AsyncGenerator[Reply, None]:
         async with aclosing(replies):
@@ -142,6 +162,15 @@ def identifier(level: str, keys: Mapping[str, object]) -> Dataset:
     if not all(str(value).isascii() for value in keys.values()):
         data_set.SpecificCharacterSet = "ISO_IR 192"
     return data_set
+
+
+def _writable_in(data_set: Dataset) -> tuple[UID, ...]:
+    """The transfer syntaxes that a data set can be written in with its pixels as they are."""
+    meta = getattr(data_set, "file_meta", None) or Dataset()
+    named = UID(meta.get("TransferSyntaxUID") or "")
+    if not named and "PixelData" in data_set and data_set["PixelData"].is_undefined_length:
+        raise ValueError("a data set with compressed pixels needs file_meta.TransferSyntaxUID")
+    return UNCOMPRESSED if named in ("", *UNCOMPRESSED, DEFLATED) else (named,)
 
 
 def _checked(reply: Reply) -> Reply:

@@ -3,14 +3,18 @@
 import asyncio
 import re
 import sys
+import warnings
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
 from pynetdicom import AE, evt
 
 from pacsnode.dicom.sop_class import (
+    DEFLATED,
+    EXPLICIT_VR_LE,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
@@ -69,6 +73,42 @@ async def test_what_is_stored_is_found_and_fetched(node: Node) -> None:
     assert last.suboperations.completed == 1
     (one,) = received
     assert one.data_set() == data_set
+
+
+@pytest.mark.parametrize("name", ["JPEG2000.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm"])
+async def test_pixels_go_as_they_are_or_not_at_all(node: Node, name: str) -> None:
+    received: list[Received] = []
+
+    async def keep(one: Received) -> None:
+        received.append(one)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data_set = dcmread(str(get_testdata_file(name)))
+    sop_class, syntax = UID(data_set.SOPClassUID), UID(data_set.file_meta.TransferSyntaxUID)
+    is_deflated = syntax == DEFLATED
+    async with client(address(node), sop_classes=ALL, storage=[sop_class]) as plain:
+        if is_deflated:
+            await plain.store(data_set)
+        else:
+            with pytest.raises(NoPresentationContext, match="does not accept"):
+                await plain.store(data_set)
+    async with client(address(node), sop_classes=ALL, storage={sop_class: [syntax]}, keep=keep) as archive:
+        await archive.store(data_set)
+        keys = {"StudyInstanceUID": data_set.StudyInstanceUID}
+        _ = [reply async for reply in archive.get(STUDY_ROOT_GET, "STUDY", **keys)]
+    (one,) = received
+    assert one.transfer_syntax == (EXPLICIT_VR_LE if is_deflated else syntax)
+    assert one.data_set().PixelData == data_set.PixelData
+    assert (one.data_set().pixel_array == data_set.pixel_array).all()
+
+
+async def test_compressed_pixels_without_their_transfer_syntax_are_refused(node: Node) -> None:
+    data_set = dcmread(str(get_testdata_file("JPEG2000.dcm")))
+    del data_set.file_meta
+    async with client(address(node), storage=[UID(data_set.SOPClassUID)]) as archive:
+        with pytest.raises(ValueError, match="TransferSyntaxUID"):
+            await archive.store(data_set)
 
 
 async def test_operations_run_at_once_and_a_query_that_is_left_is_cancelled(node: Node) -> None:
