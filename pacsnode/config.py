@@ -47,7 +47,7 @@ SHORT_NAMES: Final[Mapping[str, Key]] = {
 PEERS_VARIABLE: Final = "PACSNODE_PEERS"  # AET@HOST:PORT, several separated by commas
 
 # What SIGHUP takes over; everything else waits for a restart.
-RELOADABLE: Final = frozenset({"peers", "log.level"})
+RELOADABLE: Final = frozenset({"peers", "forward", "prefetch", "log.level"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Node:
         self._archive: Archive | None = None
         self._transcoder: Transcoder | None = None
         self._workflow: Workflow | None = None
+        self._room: Room | None = None
         self._acceptor: Acceptor | None = None
         self._web: WebListener | None = None
         self._hl7: Hl7Listener | None = None
@@ -107,8 +108,8 @@ class Node:
         self._transcoder = Transcoder(root / "transcoded", transcoder_options(settings))
         try:
             self._workflow = await Workflow.open(root, self._archive, settings)
-            room = Room(self._archive, self._transcoder, self._workflow, settings)
-            registry = build_registry(room)
+            self._room = Room(self._archive, self._transcoder, self._workflow, settings)
+            registry = build_registry(self._room)
             policy = acceptor_policy(settings, registry)
             self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
             await self._acceptor.start()
@@ -159,12 +160,21 @@ class Node:
         self._log.info("node.stopped")
 
     def reload(self, settings: Settings) -> None:
-        """Take over what may change while running, the peers and the log level; tell of what may not."""
+        """Take over what may change while running: peers, rules and the log level; tell of what may not.
+
+        Raises ConfigurationError over a rule, having changed nothing.
+        """
         changed = changes(self.settings, settings)
+        assert self._room is not None
+        taking_over = [reload(settings) for reload in self._room.reloads]
         set_level(settings.log.level)
         log = self.settings.log.model_copy(update={"level": settings.log.level})
-        self.settings = self.settings.model_copy(update={"peers": settings.peers, "log": log})
+        followed = {"peers": settings.peers, "forward": settings.forward, "prefetch": settings.prefetch}
+        self.settings = self.settings.model_copy(update={**followed, "log": log})
         self.workflow.peers.configure(settings.peers)
+        for take_over in taking_over:
+            take_over()
+        self.workflow.jobs.rules_changed()
         self._log.info("node.reloaded", changed=list(changed.reloadable))
         if changed.need_restart:
             self._log.warning("node.restart_needed", settings=list(changed.need_restart))

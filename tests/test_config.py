@@ -194,7 +194,7 @@ def test_a_reload_takes_peers_and_log_level_and_names_what_waits() -> None:
 
 
 def test_what_is_reloadable_exists() -> None:
-    assert {"peers", *(row.name for row in settings_table())} >= RELOADABLE
+    assert {"peers", "forward", "prefetch", *(row.name for row in settings_table())} >= RELOADABLE
 
 
 def test_every_setting_says_what_it_means_and_what_is_allowed() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _HEADING = """\
 # pacsnode's settings. `pacsnode config check --config FILE` tells what is wrong with a file.
 # Flags of `pacsnode serve` beat environment variables, which beat this file, which beats the defaults.
-# SIGHUP (systemctl reload pacsnode) takes over the peers and log.level; all else waits for a restart.
+# SIGHUP (systemctl reload pacsnode) takes over peers, rules and log.level; all else waits for a restart.
 """
 _PEERS = """\
 # The Application Entities this node may call, by AE title. With PACSNODE_PEERS or --peer: AET@HOST:PORT.

@@ -26,7 +26,7 @@ def serve(
     """Run the node in the foreground until SIGTERM or Ctrl-C.
 
     Flags beat the environment (PACSNODE_DIMSE_PORT ...), which beats the file, which beats the defaults.
-    SIGHUP reads the settings again and takes over the peers and the log level.
+    SIGHUP reads the settings again and takes over peers, rules and the log level.
     """
     from pacsnode import node
     from pacsnode.config import Settings, Values, load, peer_values

@@ -5,7 +5,7 @@ due, or when its series is complete, its study stable. So every object is sent o
 it, whatever comes later to its series. An object is not sent back to the AE it came from.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ import structlog
 from pacsnode.archive.changes import Arrived
 from pacsnode.archive.integrity import Reference
 from pacsnode.archive.locate import Located
-from pacsnode.config import Forward
+from pacsnode.config import Forward, Settings
 from pacsnode.dicom.information_model import InformationModel, Level
 from pacsnode.dicom.retrieval import Retrieval
 from pacsnode.dicom.uid import UID
@@ -57,21 +57,44 @@ class Forwarding:
         """Raises ConfigurationError for attributes that cannot be matched."""
         self._room = room
         self._jobs = room.workflow.jobs
-        self._rules = [
-            Rule(name, rule, Selection(room.archive, rule.calling_ae, rule.modality, rule.match))
-            for name, rule in room.settings.forward.items()
-        ]
-        self._jobs.register(KIND, self.send)
-        arrivals = room.workflow.arrivals
-        if self._rules:
-            arrivals.on_stored(self._gather)
-        if any(rule.settings.when == "series-complete" for rule in self._rules):
-            arrivals.on_series_complete(self._release_series)
-        if any(rule.settings.when == "study-stable" for rule in self._rules):
-            arrivals.on_study_stable(self._release_study)
+        self._rules: dict[str, Rule] = {}
+        self._listens_to: set[str] = set()
+        self._jobs.register(KIND, self.send, self._is_awaited)
+        self._reload(room.settings)()
+        room.reloads.append(self._reload)
+
+    def _reload(self, settings: Settings) -> Callable[[], None]:
+        archive = self._room.archive
+        rules = {
+            name: Rule(name, rule, Selection(archive, rule.calling_ae, rule.modality, rule.match))
+            for name, rule in settings.forward.items()
+        }
+        return lambda: self._take(rules)
+
+    def _take(self, rules: dict[str, Rule]) -> None:
+        """Go by these rules from now on; who makes jobs of nothing that arrives is told of nothing."""
+        self._rules = rules
+        arrivals = self._room.workflow.arrivals
+        wanted = {rule.settings.when for rule in rules.values()} | ({"stored"} if rules else set())
+        for when in wanted - self._listens_to:
+            if when == "stored":
+                arrivals.on_stored(self._gather)
+            elif when == "series-complete":
+                arrivals.on_series_complete(self._release_series)
+            else:
+                arrivals.on_study_stable(self._release_study)
+        self._listens_to |= wanted
+
+    def _is_awaited(self, job: Job) -> bool:
+        """Whether the rule of a job that gathers is still there, and waits for the same."""
+        rule = self._rules.get(str(job.payload.get("rule")))
+        if rule is None or job.peer not in rule.settings.to:
+            return False
+        when = rule.settings.when
+        return when != "stored" and job.payload.get("when", when) == when
 
     async def _gather(self, transaction: Transaction, arrived: Sequence[Arrived]) -> None:
-        for rule in self._rules:
+        for rule in self._rules.values():
             chosen = await rule.selection.of(arrived)
             for destination in rule.settings.to:
                 going = [one for one in chosen if one.source_ae != destination]
@@ -89,7 +112,11 @@ class Forwarding:
                 transaction,
                 KIND,
                 destination,
-                {"rule": rule.name, "transfer_syntaxes": list(settings.transfer_syntax)},
+                {
+                    "rule": rule.name,
+                    "when": settings.when,
+                    "transfer_syntaxes": list(settings.transfer_syntax),
+                },
                 sop_instances,
                 key=key,
                 priority=PRIORITIES[settings.priority],
@@ -106,7 +133,7 @@ class Forwarding:
         await self._release(transaction, "study-stable", study, UID(""))
 
     async def _release(self, transaction: Transaction, when: str, study: UID, series: UID) -> None:
-        for rule in self._rules:
+        for rule in self._rules.values():
             if rule.settings.when == when:
                 for destination in rule.settings.to:
                     await self._jobs.release(transaction, rule.key(destination, study, series))

@@ -6,7 +6,7 @@ fetches a study of them that is not here, by C-MOVE to this node or by C-GET (PS
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -18,7 +18,7 @@ from pynetdicom.presentation import StoragePresentationContexts
 
 from pacsnode.archive.changes import Arrived
 from pacsnode.archive.search import Match
-from pacsnode.config import Peer, Prefetch
+from pacsnode.config import Peer, Prefetch, Settings
 from pacsnode.dicom.information_model import InformationModel, Level
 from pacsnode.dicom.matching import number
 from pacsnode.dicom.query import QueryOptions, RequestedKey, query_of
@@ -113,21 +113,40 @@ class Prefetching:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._jobs = room.workflow.jobs
-        self._rules = {
-            name: Rule(name, rule, Selection(room.archive, rule.calling_ae, rule.modality))
-            for name, rule in room.settings.prefetch.items()
-        }
-        self._jobs.register(FIND, self.find)
+        self._rules: dict[str, Rule] = {}
+        self._listens_to: set[str] = set()
+        self._jobs.register(FIND, self.find, self._is_awaited)
         self._jobs.register(RETRIEVE, self.retrieve)
         self._storage = FetchedStorage(room)
-        causes = {rule.settings.when for rule in self._rules.values()}
-        arrivals = room.workflow.arrivals
-        if causes & {"study-arrives", "study-stable"}:
-            arrivals.on_stored(self._stored)
-        if "study-stable" in causes:
-            arrivals.on_study_stable(self._stable)
-        if "order" in causes:
-            room.workflow.attend(self._watch_orders)
+        self._reload(room.settings)()
+        room.reloads.append(self._reload)
+
+    def _reload(self, settings: Settings) -> Callable[[], None]:
+        rules = {
+            name: Rule(name, rule, Selection(self._room.archive, rule.calling_ae, rule.modality))
+            for name, rule in settings.prefetch.items()
+        }
+        return lambda: self._take(rules)
+
+    def _take(self, rules: dict[str, Rule]) -> None:
+        """Go by these rules from now on; who has no use for what happens is told of nothing."""
+        self._rules = rules
+        workflow = self._room.workflow
+        causes = {rule.settings.when for rule in rules.values()}
+        wanted = causes - {"study-arrives"} | ({"stored"} if causes - {"order"} else set())
+        for when in wanted - self._listens_to:
+            if when == "stored":
+                workflow.arrivals.on_stored(self._stored)
+            elif when == "study-stable":
+                workflow.arrivals.on_study_stable(self._stable)
+            else:
+                workflow.attend(self._watch_orders)
+        self._listens_to |= wanted
+
+    def _is_awaited(self, job: Job) -> bool:
+        """Whether the rule of a job that gathers is still there, and waits for a stable study."""
+        rule = self._rules.get(str(job.payload.get("rule")))
+        return rule is not None and rule.settings.when == "study-stable" and rule.settings.source == job.peer
 
     async def _stored(self, transaction: Transaction, arrived: Sequence[Arrived]) -> None:
         for rule in self._rules.values():

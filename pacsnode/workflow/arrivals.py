@@ -49,7 +49,7 @@ _NEXT = "SELECT min(last_at + CASE WHEN series = '' THEN ? ELSE ? END) AS due FR
 
 
 class Arrivals:
-    """Consumers register before run() begins."""
+    """Consumers that register while run() runs hear of what comes from then on."""
 
     def __init__(self, database: Database, archive: Archive, settings: WorkflowSettings) -> None:
         self._database = database
@@ -92,13 +92,12 @@ class Arrivals:
     async def run(self) -> None:
         """Act on what arrives until cancelled, beginning with what nobody has acted on yet."""
         await self._begin()
-        pace = PACE if self._exactly_once else SERIES_PACE if self._listens else IDLE_PACE
         while True:
             self._news.clear()
             await self._catch_up()
             await self._tell_quiet()
             await self._forget()
-            await asyncio.sleep(pace)
+            await asyncio.sleep(self._pace)
             await self._pause()
 
     async def _begin(self) -> None:
@@ -112,6 +111,10 @@ class Arrivals:
             await self._move(transaction, self._cursor)
             # Quiet is what is heard: a modality that found nobody here goes on when the node is up again.
             await transaction.execute("UPDATE arriving SET last_at = ?", (time.time(),))
+
+    @property
+    def _pace(self) -> float:
+        return PACE if self._exactly_once else SERIES_PACE if self._listens else IDLE_PACE
 
     @property
     def _listens(self) -> bool:

@@ -65,6 +65,7 @@ class Job:
 
 
 Handler = Callable[[Job], Awaitable[None]]
+Awaited = Callable[[Job], bool]
 
 SELECT: Final = "SELECT *, (SELECT count(*) FROM job_item WHERE job = job.id) AS items_open FROM job"
 _ADD = """
@@ -90,16 +91,40 @@ class Jobs:
         self._database = database
         self._ledger = ledger
         self.handlers: dict[str, Handler] = {}
+        self.has_new_rules = True  # some that gather may wait for what nobody will tell
+        self._awaited: dict[str, Awaited] = {}
         self._listeners: list[Callable[[], None]] = []
         self._on_retry: list[Callable[[], None]] = []
 
-    def register(self, kind: str, handler: Handler) -> None:
+    def register(self, kind: str, handler: Handler, is_awaited: Awaited | None = None) -> None:
         """Have the jobs of a kind done by `handler`.
 
         It returns when the job is done. RemoteError and OperationError have it tried again until the limit,
-        JobRefused ends it at once; both make it a dead letter in the end.
+        JobRefused ends it at once; both make it a dead letter in the end. `is_awaited`: whether somebody
+        will still release() one that gathers.
         """
         self.handlers[kind] = handler
+        if is_awaited is not None:
+            self._awaited[kind] = is_awaited
+
+    def rules_changed(self) -> None:
+        """Have release_abandoned() called."""
+        self.has_new_rules = True
+        self._tell()
+
+    async def release_abandoned(self) -> None:
+        """Make due what gathers and nobody would release: its rule has gone, or is another one by now."""
+        self.has_new_rules = False
+        for job in await self.all([State.GATHERING], limit=-1):
+            is_awaited = self._awaited.get(job.kind)
+            if is_awaited is None or is_awaited(job):
+                continue
+            log.warning("job.released", job=job.id, kind=job.kind, peer=job.peer)
+            async with self._database.transaction() as transaction:
+                await transaction.execute(
+                    "UPDATE job SET state = 'queued' WHERE id = ? AND state = 'gathering'", (job.id,)
+                )
+                self._tell_when_committed(transaction)
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Have `listener` called after each commit that makes a job due or withdraws one."""

@@ -121,6 +121,8 @@ class Runner:
             await self._stop()
 
     async def _turn(self) -> None:
+        if self._jobs.has_new_rules:
+            await self._jobs.release_abandoned()
         if self._changed:
             self._changed = False
             await self._break_off_withdrawn()

@@ -81,6 +81,8 @@ class Workflow:
     def attend(self, run: Callable[[], Awaitable[None]]) -> None:
         """Have `run`, which does not end by itself, run between start() and stop() too."""
         self._attended.append(run)
+        if self._running:
+            self._running.append(asyncio.create_task(_forever(run)))
 
     async def start(self) -> None:
         """Begin what runs by itself."""

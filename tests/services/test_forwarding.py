@@ -4,9 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
+from pacsnode.config import Settings
 from pacsnode.errors import ConfigurationError
 from pacsnode.node import Node
 from pacsnode.workflow.jobs import Job, State
@@ -290,6 +292,77 @@ async def test_several_rules_and_destinations_are_jobs_of_their_own(settings_of:
             await store(node, items)
             await arrives(one, items)
             await arrives(other, items)
+
+
+async def test_a_reload_takes_over_rules(settings_of: SettingsOf) -> None:
+    first, second, third = (made(number) for number in (1, 2, 3))
+    async with Destination() as destination, Destination() as other:
+        peers = {"DESTINATION": destination.address, "OTHER": other.address}
+        async with Node(settings_of(peers=peers, workflow=SOON, jobs=QUICK)) as node:
+            await store(node, [first])
+            await asyncio.sleep(0.5)  # nobody has listened
+            node.reload(
+                settings_of(
+                    peers=peers,
+                    forward={"rule": {"to": ["DESTINATION"], "when": "series-complete"}},
+                    workflow=SOON,
+                    jobs=QUICK,
+                )
+            )
+            await store(node, [second])
+            await eventually(lambda: second.sop in destination.sops, "the new rule is followed")
+            node.reload(settings_of(peers=peers, forward={"b": {"to": ["OTHER"]}}, workflow=SOON, jobs=QUICK))
+            await store(node, [third])
+            await eventually(lambda: third.sop in other.sops, "another rule is followed")
+            assert third.sop not in destination.sops
+            assert other.sops == [third.sop]
+
+
+async def test_a_rule_that_cannot_be_followed_leaves_everything_as_it_was(settings_of: SettingsOf) -> None:
+    items = [made(1)]
+    async with Destination() as destination, forwarding(settings_of, destination.address) as node:
+        with pytest.raises(ConfigurationError, match="7FE00010"):
+            node.reload(settings_of(forward={"bad": {"to": ["X"], "match": {"PixelData": "1"}}}, jobs=QUICK))
+        await store(node, items)
+        await arrives(destination, items)
+
+
+OTHER_RULES: list[dict[str, object]] = [
+    {},
+    {"other": {"to": ["DESTINATION"], "when": "study-stable"}},
+    {"rule": {"to": ["DESTINATION"]}},
+    {"rule": {"to": ["DESTINATION"], "when": "series-complete"}},
+    {"rule": {"to": ["ELSEWHERE"], "when": "study-stable"}},
+]
+
+
+@pytest.mark.parametrize("restarts", [True, False], ids=["restart", "reload"])
+@pytest.mark.parametrize("rules", OTHER_RULES, ids=["none", "renamed", "at once", "series", "elsewhere"])
+async def test_what_was_gathered_for_a_rule_goes_when_the_rule_has_gone(
+    settings_of: SettingsOf, rules: dict[str, object], restarts: bool
+) -> None:
+    items = [made(1), made(2)]
+    never = {"series_complete_after": 3600, "study_stable_after": 3600}
+    async with Destination() as destination:
+        peers = {"DESTINATION": destination.address, "ELSEWHERE": free_address()}
+
+        def settings(forward: dict[str, object]) -> Settings:
+            return settings_of(peers=peers, forward=forward, workflow=never, jobs=QUICK)
+
+        async with Node(settings({"rule": {"to": ["DESTINATION"], "when": "study-stable"}})) as node:
+            await store(node, items)
+            await ends(node, State.GATHERING)
+            await eventually_true(partial(has_gathered, node, 2), "both are noted")
+            if not restarts:
+                node.reload(settings(rules))
+                await arrives(destination, items)
+        if restarts:
+            async with Node(settings(rules)):
+                await arrives(destination, items)
+
+
+async def has_gathered(node: Node, items: int) -> bool:
+    return [job.items for job in await node.workflow.jobs.all([State.GATHERING])] == [items]
 
 
 async def test_a_rule_on_what_no_object_has_is_refused_at_the_start(settings_of: SettingsOf) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pacsnode.config import Prefetch
 from pacsnode.node import Node
 from pacsnode.workflow.jobs import State
 from tests.conftest import settings_for
@@ -135,6 +136,22 @@ async def test_an_order_fetches_before_the_patient_comes(tmp_path: Path) -> None
                 await put_order(transaction, number, modality)
         await all_done(node, ["prefetch", "retrieve"])
         assert await studies(node) == {PRIORS[71][0].study}
+
+
+async def test_a_reload_takes_over_rules(tmp_path: Path) -> None:
+    async with beside_an_archive(tmp_path, calling_ae=["NOBODY"]) as node:
+        await send_made(node.dimse_port, [NEW])
+        rules = {
+            "order": {"source": "ARCHIVE", "when": "order", "prior_modality": ["US"]},
+            "study": {"source": "ARCHIVE", "modality": ["CR"], "most": 1},
+        }
+        prefetch = {name: Prefetch.model_validate(rule) for name, rule in rules.items()}
+        node.reload(node.settings.model_copy(update={"prefetch": prefetch}))
+        async with node.workflow.database.transaction() as transaction:
+            await put_order(transaction, 1, "CT")
+        await all_done(node, ["prefetch", "retrieve"])
+        await send_made(node.dimse_port, [made(1, study=90, PatientID=PATIENT, Modality="CR")])
+        await all_done(node, ["prefetch", "retrieve"] * 2)
 
 
 async def put_order(transaction: object, number: int, modality: str) -> None:
