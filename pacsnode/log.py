@@ -51,7 +51,7 @@ def configure(level: str, format: str, stream: TextIO | None = None, *, gather: 
     """
     stream = stream or sys.stderr
     rendering = _rendering(format, stream)
-    output: _Output = GatheredLines(stream) if gather else stream
+    output: _Output = GatheredLines(stream) if gather else _Unfailing(stream)
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, _head, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -94,11 +94,29 @@ class _LineLogger:
     warn = error = critical = exception = fatal = failure = err = log = warning
 
 
+class _Unfailing:
+    """A stream whose lines are lost when nobody reads them any more or its disk is full.
+
+    A logger that raised would take an association, or the whole start of the node, with it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 class GatheredLines:
     """Writes a line that comes alone at once, and those that follow it closely together."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream = _Unfailing(stream)
         self._lines: list[str] = []
         self._lock = threading.Lock()  # of _lines
         self._writing = threading.Lock()
@@ -133,8 +151,7 @@ class GatheredLines:
         while True:
             self._waiting.get()
             time.sleep(GATHER)
-            with contextlib.suppress(OSError, ValueError):  # nobody listens any more
-                self.flush()
+            self.flush()
 
 
 def set_level(level: str) -> None:

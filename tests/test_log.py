@@ -1,5 +1,6 @@
 """What the lines look like, and what may never stand in them."""
 
+import contextlib
 import io
 import json
 import logging
@@ -148,3 +149,14 @@ async def test_the_last_lines_do_not_wait_for_others(stream: io.StringIO) -> Non
     for number in range(3):
         log.get_logger().info("instance.stored", number=number)
     await eventually(lambda: len(lines(stream)) == 3, "all are written")
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_a_log_that_cannot_be_written_fails_nobody(gather: bool) -> None:
+    stream = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - closing it fails, which is the point
+    log.configure("info", "json", stream, gather=gather)
+    for level in ("info", "warning"):
+        getattr(log.get_logger(), level)("instance.stored")
+    logging.getLogger("uvicorn.error").warning("socket closed")
+    with contextlib.suppress(OSError):
+        stream.close()
