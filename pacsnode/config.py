@@ -206,7 +206,8 @@ class Peer(Section):
             return cls.model_validate({"ae_title": title, **_address(address)})
         except ValueError:  # pydantic's ValidationError is one
             raise ConfigurationError(
-                f"{text!r} is no peer: AET@HOST:PORT is wanted, for example CT1@192.0.2.7:104"
+                f"{text!r} is no peer: AET@HOST:PORT is wanted, for example CT1@192.0.2.7:104 "
+                "(AET: 1 to 16 characters, PORT: 1 to 65535)"
             ) from None
 
     def __str__(self) -> str:
@@ -560,6 +561,20 @@ def settings_table() -> Iterator[Setting]:
             yield Setting(section, key, row.get_default(), _allowed(row), row.description or "")
 
 
+def titles_called(settings: Settings) -> Iterator[tuple[str, AETitle]]:
+    """The AE titles that settings name as those to call, each with the name of the setting."""
+    for title in settings.mpps.forward:
+        yield "mpps.forward", title
+    for title in settings.mpps.notify:
+        yield "mpps.notify", title
+    for title in settings.availability.notify:
+        yield "availability.notify", title
+    for name, rule in settings.forward.items():
+        yield from ((f"forward.{name}.to", title) for title in rule.to)
+    for name, prefetch in settings.prefetch.items():
+        yield f"prefetch.{name}.source", prefetch.source
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """The names of the settings in which two Settings differ."""
@@ -643,8 +658,10 @@ def _read_environment(environ: Mapping[str, str]) -> dict[Key, _Found]:
             found[SHORT_NAMES[name]] = _Found(text, where)
         elif separator and section in _sections():
             found[section, key] = _Found(text, where)
-        elif separator:  # without one it is somebody else's, PACSNODE_EXE for instance
+        elif separator:
             raise ConfigurationError(f"{name} names no section; {_nearest(section, Settings)}")
+        elif meant := _variable_like(name):
+            raise ConfigurationError(f"{name} is no setting; did you mean {meant}?")
     return found
 
 
@@ -671,6 +688,12 @@ def _complaint(error: ErrorDetails, found: Mapping[Key, _Found]) -> str:
 def _nearest(name: str, model: type[BaseModel]) -> str:
     near = difflib.get_close_matches(name, model.model_fields, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(model.model_fields)}"
+
+
+def _variable_like(name: str) -> str | None:
+    """The variable that a mistyped one was to be; others are somebody else's, PACSNODE_EXE for instance."""
+    variables = [PEERS_VARIABLE, *SHORT_NAMES, *(row.variable for row in settings_table())]
+    return next(iter(difflib.get_close_matches(name, variables, n=1, cutoff=0.9)), None)
 
 
 def _sections() -> dict[str, type[BaseModel]]:

@@ -9,8 +9,8 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import structlog
 
 from pacsnode import __version__
 from pacsnode.archive.archive import Archive, ArchiveOptions
-from pacsnode.config import Settings, changes
+from pacsnode.config import Settings, changes, titles_called
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import ConfigurationError
 from pacsnode.hl7.listener import Hl7Listener
@@ -26,6 +26,7 @@ from pacsnode.log import configure, set_level
 from pacsnode.net.acceptor import CONNECTIONS_PER_ASSOCIATION, Acceptor, AcceptorOptions
 from pacsnode.net.association import timeouts_of
 from pacsnode.net.service import ServiceRegistry
+from pacsnode.net.transport import reason_of
 from pacsnode.notify import ServiceManager
 from pacsnode.pixels.pool import Transcoder, TranscoderOptions
 from pacsnode.pulse import Pulse
@@ -112,16 +113,20 @@ class Node:
             registry = build_registry(self._room)
             policy = acceptor_policy(settings, registry)
             self._acceptor = Acceptor(acceptor_options(settings), registry, lambda: policy)
-            await self._acceptor.start()
+            with _listening("DICOM", settings.dimse.host, settings.dimse.port):
+                await self._acceptor.start()
             pictures = Pictures(self._archive, self._transcoder)
             facade = Facade(self._archive, self._transcoder, self._workflow, settings, pictures)
             app = build_app(facade, self._health)
             self._web = WebListener(app, settings.web.host, settings.web.port)
-            await self._web.start()
+            with _listening("HTTP", settings.web.host, settings.web.port):
+                await self._web.start()
             if settings.hl7.enabled:
                 self._hl7 = Hl7Listener(self._workflow.hl7.receive, settings.hl7)
-                await self._hl7.start()
+                with _listening("HL7", settings.hl7.host, settings.hl7.port):
+                    await self._hl7.start()
             await self._workflow.start()
+            await self._tell_unknown_peers()
         except BaseException:
             await self.stop()
             raise
@@ -138,7 +143,8 @@ class Node:
 
     async def stop(self) -> None:
         """Drain and close everything, each whatever becomes of the others."""
-        if self.is_serving and self._acceptor is not None:
+        was_serving = self.is_serving
+        if was_serving and self._acceptor is not None:
             self._log.info("node.draining", associations=self._acceptor.associations)
         self.is_serving = False
         self._pulse.stop()
@@ -157,7 +163,8 @@ class Node:
                 closing.push_async_callback(self._hl7.stop)
             if self._acceptor is not None:
                 await self._acceptor.drain(self.settings.dimse.drain_timeout)
-        self._log.info("node.stopped")
+        if was_serving:
+            self._log.info("node.stopped")
 
     def reload(self, settings: Settings) -> None:
         """Take over what may change while running: peers, rules and the log level; tell of what may not.
@@ -179,6 +186,12 @@ class Node:
         if changed.need_restart:
             self._log.warning("node.restart_needed", settings=list(changed.need_restart))
 
+    async def _tell_unknown_peers(self) -> None:
+        """What the settings say is to be called may be added later; until then its jobs wait."""
+        for setting, ae_title in titles_called(self.settings):
+            if await self.workflow.peers.get(ae_title) is None:
+                self._log.warning("peer.unknown", ae_title=ae_title, setting=setting)
+
     def _health(self) -> dict[str, str | int]:
         assert self._acceptor is not None
         return {
@@ -187,6 +200,15 @@ class Node:
             "associations": self._acceptor.associations,
             "loop_lag_ms": round(self.loop_lag * 1000),
         }
+
+
+@contextmanager
+def _listening(what: str, host: str, port: int) -> Iterator[None]:
+    """Say which listener it is whose address cannot be had."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{what} cannot listen on {host}:{port}: {reason_of(error)}") from error
 
 
 def archive_options(settings: Settings) -> ArchiveOptions:

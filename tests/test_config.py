@@ -66,6 +66,24 @@ def test_variables_of_other_programs_are_left_alone() -> None:
     assert load(environ={"PACSNODE_EXE": "bin/pacsnode", "PORT": "1"}) == Settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PACSNODE_DIMES_PORT", "PACSNODE_DIMSE_PORT"),
+        ("PACSNODE_LOG_FORMAT", "PACSNODE_LOG__FORMAT"),
+        ("PACSNODE_PEER", "PACSNODE_PEERS"),
+    ],
+)
+def test_a_variable_that_is_nearly_ours_is_refused(name: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is no setting; did you mean {meant}[?]"):
+        load(environ={name: "1"})
+
+
+@pytest.mark.parametrize("name", ["PACSNODE_SERVICE_HOST", "PACSNODE_PORT", "PACSNODE_PORT_11112_TCP_PORT"])
+def test_variables_that_kubernetes_sets_for_a_service_called_pacsnode_do_no_harm(name: str) -> None:
+    assert load(environ={name: "tcp://10.0.0.1:11112"}) == Settings()
+
+
 def test_lists_in_the_environment_are_separated_by_commas() -> None:
     environ = {"PACSNODE_DIMSE__ALLOWED_CALLING_AE_TITLES": "CT1, MR 1"}
     assert load(environ=environ).dimse.allowed_calling_ae_titles == ("CT1", "MR 1")

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 it failed, 2 the command line is wrong, 130 interrupted.
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 from typer import TyperException
@@ -29,6 +30,7 @@ from pacsnode.cli import (
     version,
     worklist,
 )
+from pacsnode.cli.output import reason_of
 from pacsnode.errors import PacsnodeError
 
 
@@ -45,7 +47,7 @@ def main() -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 1)
+        return _fail(f"{where}{reason_of(error)}", 1)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as error:
@@ -67,6 +69,7 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback(no_args_is_help=True)(_options)
     here, others = "This node", "Other nodes"
     app.command(rich_help_panel=here)(serve.serve)
     app.add_typer(config.group(), name="config", rich_help_panel=here)
@@ -83,6 +86,21 @@ def application() -> typer.Typer:
     for command in (echo.echo, store.store, find.find, move.move, get.get):
         app.command(rich_help_panel=others)(command)
     return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version.version()
+        raise typer.Exit
+
+
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the versions and exit."),
+    ] = False,
+) -> None:
+    """An asynchronous DICOM node that stores, indexes and answers, and tools to talk to others."""
 
 
 def _fail(message: str, status: int) -> int:

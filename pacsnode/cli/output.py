@@ -1,4 +1,4 @@
-"""Tables on standard output."""
+"""What commands print: tables on standard output, reasons in their errors."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 UNBOUNDED = 1000  # columns; a file or a pipe has no width, and a cut value is of no use to a script
+
+
+def reason_of(error: Exception) -> str:
+    """Why it failed; of what the system says neither the number nor, once more, the file."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def print_table(table: "Table") -> None:

@@ -71,6 +71,8 @@ def store(
             )
         )
         seconds = time.perf_counter() - begun
+    if not found.objects:
+        print("pacsnode: there is no DICOM object to send", file=sys.stderr)
     _print_failures(tally)
     _print_summary(found, tally, seconds)
     return 1 if tally.failures or not found.objects else 0

@@ -166,13 +166,15 @@ def import_files(
     """Put in the items of files; those that are known by study and step are changed."""
     import asyncio
 
+    from pacsnode.cli.output import reason_of
+
     failed = False
     for path in files:
         try:
             numbers = asyncio.run(_put(_items_of(path), config, storage))
         except (NotTaken, PacsnodeError, OSError) as error:
             failed = True
-            print(f"pacsnode: {path}: {error}", file=sys.stderr)
+            print(f"pacsnode: {path}: {reason_of(error)}", file=sys.stderr)
             continue
         print(f"{path}: {', '.join(f'item {number}' for number in numbers)}")
     return 1 if failed else 0

@@ -10,7 +10,7 @@ import structlog
 
 from pacsnode.net.association import Association, Timeouts
 from pacsnode.net.service import ServiceRegistry
-from pacsnode.net.transport import Transport, reason_of
+from pacsnode.net.transport import Transport
 from pacsnode.ul.negotiation import (
     AcceptorPolicy,
     AssociateAccept,
@@ -70,13 +70,14 @@ class Acceptor:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be had."""
-        host, port = self._options.host, self._options.port
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._transport, host, port, ssl=self._options.tls, backlog=_BACKLOG, reuse_address=True
-            )
-        except OSError as error:
-            raise OSError(f"DICOM cannot listen on {host}:{port}: {reason_of(error)}") from error
+        self._server = await asyncio.get_running_loop().create_server(
+            self._transport,
+            self._options.host,
+            self._options.port,
+            ssl=self._options.tls,
+            backlog=_BACKLOG,
+            reuse_address=True,
+        )
 
     async def drain(self, limit: float) -> None:
         """Take no new associations, let running operations finish for `limit` seconds, abort what is left."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from pacsnode.config import Peer
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import PeerTimeout, PeerUnreachable
+from pacsnode.errors import AssociationAborted, AssociationRejected, PeerTimeout, PeerUnreachable
 from pacsnode.net.association import Association, Timeouts
 from pacsnode.net.scu import ServiceUser
 from pacsnode.net.service import ServiceClass, ServiceRegistry
@@ -96,6 +96,11 @@ async def _established(peer: Peer, association: Association, timeouts: Timeouts)
     except TimeoutError:
         association.abort_now()
         raise PeerTimeout(f"{peer} did not answer A-ASSOCIATE within {timeouts.dimse:g} s") from None
+    # The reason goes first: of an Error Comment only the beginning is sent.
+    except AssociationRejected as error:
+        raise AssociationRejected(error.result, error.source, error.reason, f"{error} ({peer})") from None
+    except AssociationAborted as error:
+        raise AssociationAborted(f"{error} ({peer})") from None
     except asyncio.CancelledError:
         association.abort_now()
         raise

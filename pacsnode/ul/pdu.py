@@ -357,7 +357,7 @@ class PduReader:
 
     def _begin_gathering(self, kind: int, length: int) -> None:
         if kind not in _DECODERS:
-            raise InvalidPdu(f"PDU type {kind:02X}H", AbortReason.UNRECOGNIZED_PDU)
+            raise InvalidPdu(f"unknown PDU type {kind:02X}H", AbortReason.UNRECOGNIZED_PDU)
         if kind > PduType.A_ASSOCIATE_AC and length != 4:
             raise InvalidPdu(f"PDU of type {kind:02X}H with {length} bytes", AbortReason.INVALID_PARAMETER)
         if length > MAX_GATHERED or not length:

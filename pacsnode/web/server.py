@@ -1,6 +1,8 @@
 """The HTTP listener: uvicorn in the node's own event loop, without its hold on signals."""
 
 import asyncio
+import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -15,6 +17,17 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ending = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's own, but an address that cannot be had is an error, neither a log line nor the end."""
+        log = logging.getLogger("uvicorn.error")
+        log.disabled = True
+        try:
+            await super().startup(sockets)
+        except SystemExit as ended:
+            raise OSError(*getattr(ended.__context__, "args", ())) from ended
+        finally:
+            log.disabled = False
 
     async def main_loop(self) -> None:
         """As uvicorn's own, but woken at the end instead of looking for it ten times a second."""
@@ -56,7 +69,7 @@ class WebListener:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be had."""
-        self._task = asyncio.create_task(self._serve())
+        self._task = asyncio.create_task(self._server.serve())
         while not self._server.started:
             if self._task.done():
                 self._task.result()
@@ -69,10 +82,3 @@ class WebListener:
         self._server.ending.set()
         if self._task is not None and self._server.started:  # else start() has told what was wrong
             await self._task
-
-    async def _serve(self) -> None:
-        try:
-            await self._server.serve()
-        except SystemExit as ended:  # uvicorn's way to say that it could not bind
-            host, port = self._server.config.host, self._server.config.port
-            raise OSError(f"HTTP cannot listen on {host}:{port}") from ended

@@ -1,7 +1,9 @@
 """Help, errors and exit statuses."""
 
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,9 @@ def test_every_command_explains_itself(pacsnode, command: list[str]) -> None:
 
 
 def test_version_is_told(pacsnode) -> None:
-    assert pacsnode("version").output.startswith(f"pacsnode {__version__}\n")
+    told = pacsnode("version").output
+    assert told.startswith(f"pacsnode {__version__}\n")
+    assert pacsnode("--version").output == told
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(pacsnode, command: list[s
         (["store", "A@localhost:1", "nowhere"], "nowhere: No such file or directory"),
         (["find", "A@localhost:1", "-k", "PatientNam=X"], "'PatientNam' is no attribute"),
         (["index", "verify", "--storage", "nowhere"], "data root nowhere does not exist"),
+        (["worklist", "import", "none.json"], "none.json: No such file or directory"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(pacsnode, command: list[str], complaint: str) -> None:
@@ -88,6 +93,22 @@ def test_an_unreachable_peer_is_one_line(pacsnode) -> None:
     ran = pacsnode("echo", "NOBODY@127.0.0.1:1")
     assert ran.status == 1
     assert ran.errors == "pacsnode: NOBODY@127.0.0.1:1 cannot be reached: Connection refused\n"
+
+
+def test_a_peer_that_is_no_dicom_node_is_one_line(pacsnode: Pacsnode) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = f"WEB@127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        with ThreadPoolExecutor() as pool:
+            pool.submit(answer)
+            ran = pacsnode("echo", peer)
+    assert ran.status == 1
+    assert ran.errors == f"pacsnode: aborted by this side: unknown PDU type 48H ({peer})\n"
 
 
 @pytest.mark.parametrize(

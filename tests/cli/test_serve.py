@@ -113,17 +113,44 @@ def test_a_second_node_on_the_same_data_root_refuses(service: Service) -> None:
     assert "Traceback" not in second.stderr
 
 
-def test_a_port_in_use_is_one_line_and_ends_the_node(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("what", "taken"), [("DICOM", "--dimse-port"), ("HTTP", "--web-port")])
+def test_a_port_in_use_is_one_line_and_ends_the_node(tmp_path: Path, what: str, taken: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        flags = ["--dimse-host", "127.0.0.1", "--dimse-port", str(port), "--web-port", "0"]
+        ports = {"--dimse-port": "0", "--web-port": "0", taken: str(port)}
+        flags = ["--dimse-host", "127.0.0.1", *(word for pair in ports.items() for word in pair)]
         ran = subprocess.run(
             [sys.executable, "-m", "pacsnode.cli", "serve", "--storage", str(tmp_path / "root"), *flags],
             capture_output=True,
             text=True,
             timeout=30,
         )
-    assert ran.returncode == 1
-    assert ran.stderr.splitlines()[-1].startswith("pacsnode: ")
-    assert str(port) in ran.stderr.splitlines()[-1]
-    assert "Traceback" not in ran.stderr
+    line = f"pacsnode: {what} cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert (ran.returncode, ran.stderr) == (1, line)
+
+
+def test_a_peer_to_be_called_that_is_unknown_is_told(tmp_path: Path) -> None:
+    config = tmp_path / "pacsnode.toml"
+    known = "[peers]\nRIS = 'localhost:104'\n[mpps]\nforward = ['RIS']\nnotify = ['NOBODY']\n"
+    config.write_text("[dimse]\nport = 0\n[web]\nport = 0\n[storage]\nreserve = 0\n" + known)
+    service = Service(tmp_path, config)
+    try:
+        service.wait_for("READY=1")
+        log = service.log.read_text()
+    finally:
+        service.close()
+    assert log.count('"peer.unknown"') == 1
+    assert '"ae_title": "NOBODY", "setting": "mpps.notify"' in log
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up(tmp_path: Path) -> None:
+    config = tmp_path / "pacsnode.toml"
+    config.write_text("[dimse]\nport = 0\n[web]\nport = 0\n[storage]\nreserve = 0\n")
+    (tmp_path / "log").symlink_to("/dev/full")
+    service = Service(tmp_path, config)
+    try:
+        service.wait_for("READY=1")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0
+    finally:
+        service.close()
