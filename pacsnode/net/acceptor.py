@@ -84,9 +84,19 @@ class Acceptor:
         self._draining = True
         if self._server is not None:
             self._server.close()
-        if not await _within(limit, lambda: all(a.is_idle for a in self._established)):
+        if not await _within(limit, self._end_idle):
             self._log.warning("node.drain_cut_short", associations=self.associations)
         await self._abort_all()
+
+    def _end_idle(self) -> bool:
+        """Abort what has no operation under way; whether nothing is left.
+
+        Each for itself: busy senders would go on as long as they do not all pause at the same moment.
+        """
+        for association in tuple(self._established):
+            if association.is_idle:
+                association.abort_now("the node stops")
+        return not self.associations
 
     async def _abort_all(self) -> None:
         # The peer must take the A-ABORT before the socket closes, or the reset that follows would destroy it.

@@ -73,6 +73,20 @@ async def test_sigterm_lets_a_running_store_finish_and_takes_no_new_association(
     assert data_set_bytes(object_path(root, item)) == item.data
 
 
+async def test_sigterm_ends_each_association_when_it_is_idle(service: Service) -> None:
+    item = made(1, pixels=100_000)
+    async with (
+        await RawPeer.associated(service.port, STORE) as busy,
+        await RawPeer.associated(service.port) as idle,
+    ):
+        rest = await half_a_store(busy, item.data, item.sop)
+        service.send_signal(signal.SIGTERM)
+        assert (await idle.pdu()).type == ABORT, "while the other one is at work"
+        busy.send(rest)
+        assert (await busy.reply()).status == 0x0000
+    assert await service.ended() == 0
+
+
 async def is_closed(port: int) -> None:
     """Wait until nobody listens any more."""
     async with asyncio.timeout(5):
