@@ -140,7 +140,7 @@ async def test_a_refused_transfer_syntax_is_named_and_fails(folder: Path) -> Non
 async def test_nothing_to_send_fails(peer: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     status, _, errors = await pacsnode("store", peer, tmp_path / "empty")
-    assert (status, errors) == (1, "")
+    assert (status, errors) == (1, "pacsnode: there is no DICOM object to send\n")
 
 
 async def test_a_peer_that_is_not_there_fails_every_object(folder: Path) -> None:

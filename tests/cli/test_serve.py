@@ -52,13 +52,9 @@ def service(tmp_path: Path) -> Iterator[Service]:
     service.close()
 
 
-def test_the_node_says_when_it_is_ready_and_that_it_lives(service: Service) -> None:
+def test_the_node_says_when_it_is_ready_that_it_lives_and_that_it_stops(service: Service) -> None:
     assert "STATUS=" in service.wait_for("READY=1")
     assert service.wait_for("WATCHDOG=1")
-
-
-def test_sigterm_ends_it_with_status_0(service: Service) -> None:
-    service.wait_for("READY=1")
     service.process.send_signal(signal.SIGTERM)
     service.wait_for("STOPPING=1")
     assert service.process.wait(20) == 0

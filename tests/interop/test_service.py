@@ -140,31 +140,13 @@ async def test_sighup_takes_over_log_level_and_peers_while_serving(root: Path, t
         await service.event("connection.closed")
 
 
-@pytest.mark.parametrize(
-    ("file", "words"),
-    [
-        ("[dimse]\nprot = 104\n", ["dimse.prot", "port"]),
-        ("[dimse]\nmax_associations = 'x'\n", ["dimse.max_associations", '"x"', "1 to 10000"]),
-        ("[storage]\nduplicates = 'drop'\n", ["storage.duplicates", "drop", "keep", "refuse"]),
-        ("[dimse\n", ["not TOML"]),
-    ],
-)
-async def test_a_wrong_configuration_is_one_clear_line(
-    root: Path, tmp_path: Path, file: str, words: list[str]
-) -> None:
+async def test_a_wrong_configuration_is_one_clear_line(root: Path, tmp_path: Path) -> None:
     config = tmp_path / "pacsnode.toml"
-    config.write_text(file)
+    config.write_text("[dimse]\nmax_associations = 'x'\n")
     service = await Service.spawn(root, "--config", str(config))
     assert await service.ended() == 1
     assert len(service.lines) == 1
-    assert all(word in service.lines[0] for word in words), service.lines
-
-
-async def test_a_port_in_use_is_one_clear_line(service: Service, tmp_path: Path) -> None:
-    second = await Service.spawn(tmp_path / "other", "--dimse-port", str(service.port))
-    assert await second.ended() == 1
-    assert f"DICOM cannot listen on 127.0.0.1:{service.port}: Address already in use" in second.lines[-1]
-    assert "Traceback" not in "".join(second.lines)
+    assert all(word in service.lines[0] for word in ["dimse.max_associations", '"x"', "1 to 10000"])
 
 
 async def test_every_line_of_the_log_is_json_with_event_level_and_time(service: Service) -> None:
