@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-LIMIT = 60.0  # seconds for anything the process has to do; a machine with other work to do needs 20 for a start
+LIMIT = 60.0  # seconds for anything the process has to do; a start takes 20 on a machine with other work
 
 
 class Service:
