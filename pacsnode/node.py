@@ -39,6 +39,7 @@ from pacsnode.web.pictures import Pictures
 from pacsnode.web.server import WebListener
 from pacsnode.workflow.workflow import Workflow
 
+_STARTING_INTERVAL: Final = 30.0  # seconds between two signs of life before the node serves
 _CLOSING_TIME: Final = 30.0  # seconds, generous, from the end of the drain to the end of the process
 # An object makes some 100 containers and no cycles: the default of 700 would look for cycles all the time.
 _COLLECT_AFTER: Final = 50_000
@@ -314,25 +315,36 @@ async def _serve(settings: Settings, load: Callable[[], Settings]) -> int:
     node = Node(settings)
 
     def reload() -> None:
+        if not node.is_serving:
+            structlog.get_logger().error("node.reload_refused", reason="it does not serve yet, or no longer")
+            return
         manager.reloading()
         try:
             node.reload(load())
         except ConfigurationError as error:
             structlog.get_logger().error("node.reload_refused", reason=str(error))
-        if node.is_serving:
-            manager.ready(_status(node))
+        manager.ready(_status(node))
 
     # Before the start: "node.started" in the log is the earliest moment somebody may send one.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
-    await node.start()
+    await _start(node, manager)
     manager.ready(_status(node))
     await _until(stopping, manager)
     manager.stopping("draining", node.settings.dimse.drain_timeout + _CLOSING_TIME)
     await node.stop()
     manager.close()
     return os.EX_OK
+
+
+async def _start(node: Node, manager: ServiceManager) -> None:
+    """Start; a manager that is patient is told that it goes on, while a large index is brought up to date."""
+    starting = asyncio.create_task(node.start())
+    while not starting.done():
+        manager.starting(2 * _STARTING_INTERVAL)
+        await asyncio.wait([starting], timeout=_STARTING_INTERVAL)
+    await starting
 
 
 async def _until(stopping: asyncio.Event, manager: ServiceManager) -> None:

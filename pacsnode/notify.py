@@ -1,4 +1,4 @@
-"""Messages to the service manager (sd_notify(3)): readiness, reload, stop, status, watchdog. Imports nothing.
+"""Messages to the service manager (sd_notify(3)): start, readiness, reload, stop, watchdog. Imports nothing.
 
 Without NOTIFY_SOCKET in the environment every method does nothing, so callers need not ask.
 """
@@ -31,6 +31,10 @@ class ServiceManager:
         usec = environ.get("WATCHDOG_USEC", "")
         interval = int(usec) / 2e6 if address and ours and usec.isdigit() and int(usec) else None
         return cls(address, interval)
+
+    def starting(self, within: float) -> None:
+        """The start goes on for `within` seconds more at most, as far as is known."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(within * 1e6)}")
 
     def ready(self, status: str) -> None:
         """Start-up, or a reload, is complete."""

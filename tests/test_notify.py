@@ -29,6 +29,11 @@ def fields(systemd: socket.socket) -> dict[str, str]:
     return dict(line.split("=", 1) for line in systemd.recv(4096).decode().splitlines())
 
 
+def test_a_long_start_asks_for_time(systemd: socket.socket, manager: ServiceManager) -> None:
+    manager.starting(60)
+    assert fields(systemd) == {"EXTEND_TIMEOUT_USEC": "60000000"}
+
+
 def test_ready_and_stopping_carry_a_status(systemd: socket.socket, manager: ServiceManager) -> None:
     manager.ready("listening on 11112")
     assert fields(systemd) == {"READY": "1", "STATUS": "listening on 11112"}

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from pacsnode.archive.kept import restored
 from pacsnode.archive.migrations import versions
@@ -41,6 +42,11 @@ def test_there_is_one_of_every_earlier_revision() -> None:
 
 
 async def test_everything_is_found_as_in_a_new_index(earlier: Path, settings_of: SettingsOf) -> None:
+    with capture_logs() as events:
+        async with Node(settings_of()):
+            pass
+    told = [(event["event"], event["file"]) for event in events if event["event"].startswith("database.")]
+    assert told[:2] == [("database.migrating", "index.sqlite"), ("database.migrated", "index.sqlite")]
     async with (
         Node(settings_of()) as node,
         client(
