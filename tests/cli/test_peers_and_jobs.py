@@ -1,19 +1,14 @@
 """`pacsnode peers` and `pacsnode jobs` beside a running node, each a process of its own."""
 
 import json
-import sys
 from pathlib import Path
 
-from tests.conftest import Finished, run
+from tests.support.command import pacsnode
 from tests.support.destination import Destination, Received, free_address, success
 from tests.support.objects import made
 from tests.support.sending import send_made
 from tests.support.service import Service
 from tests.support.waiting import eventually, eventually_true
-
-
-async def pacsnode(*arguments: object) -> Finished:
-    return await run(sys.executable, "-m", "pacsnode.cli", *map(str, arguments))
 
 
 async def test_a_peer_added_beside_a_running_node_can_be_sent_to_at_once(root: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ from pydicom import dcmread
 from pacsnode.cli.retrieving import GET_SOP_CLASS_OF, MAX_STORAGE_CONTEXTS, contexts_to_get, request_of
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE, PATIENT_ROOT_GET, STUDY_ROOT_GET
 from pacsnode.node import Node
-from tests.conftest import Finished, SettingsOf, run
+from tests.conftest import SettingsOf
+from tests.support import command as own
 from tests.support.destination import Destination, Received
 from tests.support.objects import data_set_bytes, made
 from tests.support.raw import CT_IMAGE
@@ -22,9 +22,8 @@ ITEMS = [made(number) for number in (1, 2, 3)]
 STUDY = f"StudyInstanceUID={ITEMS[0].study}"
 
 
-async def pacsnode(node: Node, command: str, *arguments: object) -> Finished:
-    peer = f"PACSNODE@127.0.0.1:{node.dimse_port}"
-    return await run(sys.executable, "-m", "pacsnode.cli", command, peer, *map(str, arguments))
+async def pacsnode(node: Node, command: str, *arguments: object) -> own.Ended:
+    return await own.pacsnode(command, f"PACSNODE@127.0.0.1:{node.dimse_port}", *arguments)
 
 
 @pytest.fixture

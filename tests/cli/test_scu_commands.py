@@ -5,7 +5,6 @@ import contextlib
 import json
 import shutil
 import socket
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,20 +12,16 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from tests.support import command
+
 FILES = ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "rtplan.dcm", "ExplVR_BigEnd.dcm")
 needs_storescp = pytest.mark.skipif(shutil.which("storescp") is None, reason="storescp is not installed")
 
 
 async def pacsnode(*arguments: object) -> tuple[int, str, str]:
     """Exit status, standard output and standard error."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pacsnode.cli", *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        output, errors = await process.communicate()
-    return process.returncode or 0, output.decode(), errors.decode()
+    ended = await command.pacsnode(*arguments, joined=False)
+    return ended.status, ended.output, ended.errors
 
 
 @pytest.fixture

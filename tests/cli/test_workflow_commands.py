@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,8 @@ from pacsnode.dicom.uid import UID
 from pacsnode.node import Node
 from pacsnode.workflow.commitment_records import State
 from tests.cli.conftest import Pacsnode
-from tests.conftest import SettingsOf, run
+from tests.conftest import SettingsOf
+from tests.support import command
 from tests.support.dimse_n import asked, final, listening, performed_series, reference, step
 from tests.support.objects import made
 from tests.support.raw import CT_IMAGE
@@ -37,8 +37,7 @@ async def tell_of_a_step(settings: Settings, root: Path) -> None:
         await send_made(port, objects[:1])
         await asked(port, lambda a: a.send_n_create(step(), ModalityPerformedProcedureStep, STEP))
         await asked(port, lambda a: a.send_n_set(told, ModalityPerformedProcedureStep, STEP))
-        beside = (sys.executable, "-m", "pacsnode.cli", "mpps", "list", "--storage", str(root))
-        assert STEP in (await run(*beside)).output
+        assert STEP in (await command.pacsnode("mpps", "list", "--storage", root)).output
 
 
 def test_steps_are_listed_with_what_has_arrived_of_them(

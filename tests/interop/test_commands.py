@@ -3,7 +3,6 @@ answer what is negotiated."""
 
 import asyncio
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as S
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as STUDY_ROOT_GET
 
 from pacsnode.node import Node
-from tests.conftest import Finished, needs, real_object, run
+from tests.conftest import needs, real_object
+from tests.support.command import pacsnode
 from tests.support.destination import free_address
 from tests.support.objects import data_set_bytes, part10
 from tests.support.pixels import pixels_of
@@ -26,10 +26,6 @@ from tests.support.sending import send_files
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 JPEG_LS = "1.2.840.10008.1.2.4.80"
-
-
-async def pacsnode(command: str, peer: str, *arguments: object) -> Finished:
-    return await run(sys.executable, "-m", "pacsnode.cli", command, peer, *map(str, arguments))
 
 
 @needs("storescp")

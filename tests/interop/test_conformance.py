@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
 from pacsnode.node import Node
-from tests.conftest import run, settings_for
+from tests.conftest import settings_for
+from tests.support.command import pacsnode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -23,7 +23,7 @@ async def statement(tmp_path_factory: pytest.TempPathFactory) -> str:
     """As the command prints it."""
     storage = tmp_path_factory.mktemp("statement") / "storage"
     env = {"PACSNODE_AE_TITLE": "ALPHA", "PACSNODE_STORAGE": str(storage)}
-    done = await run(sys.executable, "-m", "pacsnode.cli", "conformance", env=env)
+    done = await pacsnode("conformance", env=env)
     assert done.status == 0, done.output
     assert not storage.exists()
     return done.output

@@ -5,7 +5,6 @@ What arrives in the transfer syntax it is stored in must be the stored data set 
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pacsnode.cli.retrieving import StoragePresentationContexts
 from pacsnode.node import Node
 from tests.conftest import needs, run, settings_for
 from tests.support import programs
+from tests.support.command import pacsnode
 from tests.support.compare import differences
 from tests.support.destination import free_address
 from tests.support.files import bundled
@@ -391,10 +391,9 @@ async def test_our_own_commands(filled: Filled, tmp_path: Path) -> None:
     item = filled.item("CT_small.dcm")
     peer = f"PACSNODE@127.0.0.1:{filled.port}"
     key = ("-k", f"StudyInstanceUID={item.study}", "--json")
-    program = (sys.executable, "-m", "pacsnode.cli")
-    got = await run(*program, "get", peer, "-o", str(tmp_path / "ours"), *key)
+    got = await pacsnode("get", peer, "-o", str(tmp_path / "ours"), *key)
     async with storescp(filled, tmp_path / "theirs"):
-        moved = await run(*program, "move", peer, "-d", "STORESCP", *key)
+        moved = await pacsnode("move", peer, "-d", "STORESCP", *key)
     assert (got.status, moved.status) == (0, 0), got.output + moved.output
     assert filled.compare(tmp_path / "ours", [item]) == []
     assert filled.compare(tmp_path / "theirs", [item]) == []

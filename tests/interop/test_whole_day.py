@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
-from tests.conftest import run
+from tests.support.command import pacsnode
 from tests.support.department import GONE_HOME, TODAY, TOMORROW, House, Modality, Order, OrderSystem, Ris
 from tests.support.destination import free_address
 from tests.support.objects import stored_files
@@ -177,8 +176,7 @@ async def spent(tmp_path: Path) -> Day:
 
 async def listed(root: Path, *command: str) -> list[dict[str, object]]:
     """What the command line tells beside the running node."""
-    asked = (sys.executable, "-m", "pacsnode.cli", *command, "--storage", str(root), "--json")
-    finished = await run(*asked)
+    finished = await pacsnode(*command, "--storage", root, "--json")
     assert finished.status == 0, finished.output
     found = json.loads(finished.output)
     assert isinstance(found, list)

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
+
+from tests.support import command
 
 LIMIT = 60.0  # seconds for anything the process has to do; a start takes 20 on a machine with other work
 
@@ -14,7 +14,7 @@ LIMIT = 60.0  # seconds for anything the process has to do; a start takes 20 on 
 class Service:
     """A started node. Its log is read as it is written."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: command.Process) -> None:
         self.process = process
         self.events: list[dict[str, object]] = []
         self.lines: list[str] = []
@@ -43,12 +43,8 @@ class Service:
             "--web-port",
             "0",
         )
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pacsnode.cli", "serve", *options, *arguments),
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PACSNODE_STORAGE__RESERVE": "0", **variables},
-        )
-        return cls(process)
+        env = {"PACSNODE_STORAGE__RESERVE": "0", **variables}
+        return cls(await command.start("serve", *options, *arguments, env=env, output=False))
 
     async def __aenter__(self) -> Self:
         return self
