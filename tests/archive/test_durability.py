@@ -5,7 +5,6 @@ import fcntl
 import os
 import signal
 import sqlite3
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ from pacsnode.archive.instance import SMALL, Outcome
 from pacsnode.archive.journal_frames import read_journal
 from pacsnode.archive.reconcile import verify
 from tests.archive.conftest import OpenArchive, store
+from tests.support import command
 from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
 from tests.support.waiting import eventually
 
@@ -47,9 +47,7 @@ asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
 
 async def run_and_kill(root: Path, start: int, acknowledgements: int) -> set[str]:
     """Kill the child after some acknowledgements; returns all that were printed."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, str(root), str(start), stdout=asyncio.subprocess.PIPE
-    )
+    child = await command.start(str(root), str(start), code=CHILD, joined=True)
     assert child.stdout is not None
     assert await child.stdout.readline() == b"open\n"
     lines = [await child.stdout.readline() for _ in range(acknowledgements)]

@@ -5,8 +5,6 @@ import errno
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +24,7 @@ from pacsnode.archive.settling import Settler
 from pacsnode.errors import OutOfResources
 from tests.archive.conftest import OpenArchive, store
 from tests.archive.test_durability import forget_row
+from tests.support import command
 from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
 from tests.support.waiting import eventually
 
@@ -358,6 +357,7 @@ async def main():
         print((await store(archive, made(number))).sop_instance, flush=True)
     setattr(owner, step, deadly)
     await store(archive, made(3))
+    await asyncio.sleep(30)  # what is settled behind the answer is killed, too
 
 asyncio.run(main())
 """
@@ -377,8 +377,7 @@ asyncio.run(main())
 async def test_kill_9_between_two_steps(
     open_archive: OpenArchive, root: Path, module: str, owner: str, step: str, moment: str
 ) -> None:
-    command = [sys.executable, "-c", KILLED, str(root), module, owner, step, moment]
-    child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    child = await command.start(str(root), module, owner, step, moment, code=KILLED, joined=True)
     said, _ = await child.communicate()
     assert child.returncode == -signal.SIGKILL
     assert said.decode().split() == [made(1).sop, made(2).sop]

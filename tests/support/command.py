@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from functools import cache
 
@@ -62,17 +63,27 @@ class Process:
 
 
 async def start(
-    *arguments: str, env: dict[str, str] | None = None, output: bool = True, joined: bool = False
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    output: bool = True,
+    joined: bool = False,
+    code: str = "",
 ) -> Process:
     """Start `pacsnode` with arguments, and variables besides those of the tests.
 
     `output`: read standard output, else it goes where that of the tests goes. `joined`: standard error is
-    the same stream.
+    the same stream. `code`: run this with the arguments, instead of the command line.
     """
     stdout, stderr = os.pipe() if output else None, os.pipe() if not joined else None
     given_out = stdout[1] if stdout else 1
     given = [given_out, stderr[1] if stderr else given_out]
-    request = {"arguments": arguments, "environment": {**os.environ, **(env or {})}, "folder": os.getcwd()}
+    request = {
+        "arguments": arguments,
+        "environment": {**os.environ, **(env or {})},
+        "folder": os.getcwd(),
+        "code": code,
+        "path": sys.path,
+    }
     asking = socket.socket(socket.AF_UNIX)
     asking.connect(_keeper())
     socket.send_fds(asking, [json.dumps(request).encode()], given)
@@ -172,8 +183,15 @@ def watch(asked: socket.socket) -> None:
     os._exit(0)
 
 
-def become(outputs: list[int], arguments: list[str], environment: dict[str, str], folder: str) -> None:
-    """Be the command. Does not return."""
+def become(
+    outputs: list[int],
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    code: str,
+    path: list[str],
+) -> None:
+    """Be the command, or run the code. Does not return."""
     for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *outputs]):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -181,14 +199,22 @@ def become(outputs: list[int], arguments: list[str], environment: dict[str, str]
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["pacsnode", *arguments]
+    sys.path[:] = path
     from pacsnode import cli
 
     status = 1
     try:
-        status = cli.main()
+        if code:
+            exec(code, {"__name__": "__main__"})
+            status = 0
+        else:
+            status = cli.main()
+    except BaseException:
+        traceback.print_exc()
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
 
 
