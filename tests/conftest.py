@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -124,6 +124,28 @@ async def node(settings_of: SettingsOf) -> AsyncIterator[Node]:
     """A running node with the default configuration."""
     async with Node(settings_of()) as running:
         yield running
+
+
+@pytest.fixture(autouse=True, scope="session")
+def new_databases_are_copies() -> Iterator[None]:
+    """Of the first that the migrations have made in this process: 0.2 s less work for each node."""
+    from pacsnode.archive import migrations
+
+    migrate = migrations.upgrade
+    made: dict[Path, bytes] = {}
+
+    def upgrade(path: Path, revision: str = "head", scripts: Path = Path(migrations.__file__).parent) -> None:
+        is_new = revision == "head" and not (path.exists() and path.stat().st_size)
+        if is_new and scripts in made:
+            path.write_bytes(made[scripts])
+            return
+        migrate(path, revision, scripts)
+        if is_new:
+            made[scripts] = path.read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrations, "upgrade", upgrade)
+        yield
 
 
 @pytest.fixture(autouse=True)
