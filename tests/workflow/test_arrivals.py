@@ -1,5 +1,6 @@
 """Arrivals: each acted on once, series and studies when they are quiet, whatever restarts or is lost."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -16,7 +17,7 @@ from pacsnode.workflow.arrivals import Arrivals
 from pacsnode.workflow.database import FILE_NAME, Database, Transaction
 from tests.archive.conftest import store
 from tests.support.objects import made
-from tests.support.waiting import eventually, running
+from tests.support.waiting import PATIENCE, eventually, running
 
 SETTINGS = WorkflowSettings(series_complete_after=0.2, study_stable_after=0.5)
 
@@ -53,10 +54,10 @@ def at_a_quick_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def scene(
+async def quiet_scene(
     root: Path, settings: WorkflowSettings = SETTINGS
-) -> AsyncIterator[tuple[Archive, Consumers, Database]]:
-    """An archive and consumers of its arrivals, running."""
+) -> AsyncIterator[tuple[Archive, Consumers, Database, Arrivals]]:
+    """An archive and consumers of its arrivals, which nobody reads yet."""
     archive = await Archive.open(root, ArchiveOptions(reserve=0, workers=1, readers=2))
     database = await Database.open(root)
     async with database.transaction() as transaction:
@@ -64,11 +65,22 @@ async def scene(
     arrivals = Arrivals(database, archive, settings)
     consumers = Consumers(arrivals)
     try:
-        async with running(arrivals.run()):
-            yield archive, consumers, database
+        yield archive, consumers, database, arrivals
     finally:
         await database.close()
         await archive.close()
+
+
+@asynccontextmanager
+async def scene(
+    root: Path, settings: WorkflowSettings = SETTINGS
+) -> AsyncIterator[tuple[Archive, Consumers, Database]]:
+    """The same, running."""
+    async with (
+        quiet_scene(root, settings) as (archive, consumers, database, arrivals),
+        running(arrivals.run()),
+    ):
+        yield archive, consumers, database
 
 
 async def taken(database: Database) -> list[str]:
@@ -132,14 +144,12 @@ async def test_a_consumer_that_fails_leaves_no_trace_and_stops_nothing(root: Pat
 
 
 async def test_arrivals_are_told_again_when_the_database_failed(root: Path) -> None:
-    async def fail() -> None:
-        async with scene(root) as (archive, consumers, _):
-            consumers.fails_with = [sqlite3.OperationalError("database or disk is full")]
-            await store(archive, made(1))
-            await eventually(lambda: not consumers.fails_with, "it has failed")
-
-    with pytest.raises(sqlite3.OperationalError):
-        await fail()
+    async with quiet_scene(root) as (archive, consumers, database, arrivals):
+        consumers.fails_with = [sqlite3.OperationalError("database or disk is full")]
+        await store(archive, made(1))
+        with pytest.raises(sqlite3.OperationalError):  # it ends by itself: cancelled, it would raise nothing
+            await asyncio.wait_for(arrivals.run(), PATIENCE)
+        assert not await taken(database)
     async with scene(root) as (_, consumers, database):
         await eventually(lambda: consumers.stored == [made(1).sop], "it is told again")
         assert await taken(database) == [made(1).sop]
