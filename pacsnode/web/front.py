@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacsnode.web.problem import problem
@@ -87,6 +88,8 @@ class Front:
                 await self._answer_preflight(scope, exchange)
             else:
                 await self._app(scope, receive, exchange.send)
+        except ClientDisconnect:
+            pass  # the client is gone, or was sent away (connection.py): nobody is there to be answered
         except Exception:
             log.exception("http.failed", request=exchange.number, path=scope["path"])
             if exchange.status:

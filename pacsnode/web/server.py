@@ -10,12 +10,16 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-_TICK: Final = 1.0  # seconds; how often uvicorn renews the Date header
+from pacsnode.web.connection import PATIENCE, Connection, Patience
+
+KEEP_ALIVE: Final = 75  # seconds an idle connection stays; viewers pause for longer than uvicorn's 5
+_TICK: Final = 1.0  # seconds; how often uvicorn renews the Date header, and connections are looked at
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, patience: Patience) -> None:
         super().__init__(config)
+        self._patience = patience
         self.ending = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -32,9 +36,16 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """As uvicorn's own, but woken at the end instead of looking for it ten times a second."""
         while not await self.on_tick(0):
+            self._look_at_connections()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK):
                     await self.ending.wait()
+
+    def _look_at_connections(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.look(now, self._patience)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,21 +56,22 @@ class _Server(uvicorn.Server):
 class WebListener:
     """Serves one application on one address."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, patience: Patience = PATIENCE) -> None:
         config = uvicorn.Config(
             app,
             host=host,
             port=port,
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,  # origin.py reads them
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=5,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, patience)
         self._task: asyncio.Task[None] | None = None
 
     @property
