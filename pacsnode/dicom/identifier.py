@@ -27,7 +27,7 @@ from pacsnode.errors import InvalidIdentifier
 
 # VRs with two reserved bytes and a length of four (PS3.5 Table 7.1-1).
 _LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-_CODED_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # by (0008,0005), PS3.5 6.1.2.2
+CODED_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # by (0008,0005), PS3.5 6.1.2.2
 _WORD_SIZE: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}  # bytes
 _MAX_SHORT: Final = 0xFFFE  # bytes a length of two can tell
 _KNOWN: Final = 64  # elements kept of each key: modalities, sexes, descriptions come again and again
@@ -123,7 +123,7 @@ class ElementWriter:
         text = str(value)
         if _is_binary(vr):
             return self._packed(vr, text)
-        return encode(text, charset, vr) if vr in _CODED_VRS else text.encode("latin_1", "replace")
+        return encode(text, charset, vr) if vr in CODED_VRS else text.encode("latin_1", "replace")
 
     def _item(self, item: Item, charset: str) -> bytes:
         """An item of explicit length (PS3.5 7.5.1)."""
@@ -233,7 +233,7 @@ class ResponseEncoder:
 def _texts(keys: Sequence[tuple[int, str]], values: Sequence[RowValue]) -> Iterator[str]:
     """All text whose encoding depends on Specific Character Set."""
     for (_, vr), value in zip(keys, values, strict=True):
-        if isinstance(value, str) and vr in _CODED_VRS:
+        if isinstance(value, str) and vr in CODED_VRS:
             yield value
         elif isinstance(value, tuple):
             for item in value:

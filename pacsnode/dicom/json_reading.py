@@ -5,17 +5,20 @@ UTF-8. What a reference stands for, the caller knows.
 """
 
 import json
+import math
 import re
+import struct
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from pydicom.datadict import dictionary_VR
+from pydicom.valuerep import format_number_as_ds
 
-from pacsnode.dicom.element import BINARY_VRS, Element, Item, Value
+from pacsnode.dicom.element import BINARY_VRS, STRUCT_OF, Element, Item, Value
 from pacsnode.dicom.header import NESTING_LIMIT, encoding_of
-from pacsnode.dicom.identifier import ElementWriter
+from pacsnode.dicom.identifier import CODED_VRS, ElementWriter
 from pacsnode.dicom.information_model import SPECIFIC_CHARACTER_SET
 from pacsnode.dicom.json_model import TagPath
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
@@ -27,6 +30,7 @@ Dereference = Callable[[str, TagPath, str], bytes | None]
 """The value behind a BulkDataURI, given where it stands and its VR; None leaves the element out."""
 
 OBJECTS_LIMIT: Final = 100_000  # in one array
+DECIMAL_LENGTH: Final = 16  # characters of a DS
 _TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _UTF_8: Final = "ISO_IR 192"
 _VRS: Final = frozenset(vr.decode("ascii") for vr in SHORT_VRS | LONG_VRS)
@@ -45,12 +49,15 @@ def models_of(text: bytes) -> list[Model]:
     return models
 
 
-def data_set_of(model: Model, dereference: Dereference) -> bytes:
-    """The encoded data set of an object, without File Meta and group lengths. Raises CannotUnderstand."""
-    elements = [one for one in item_of(model, dereference, ()) if one.tag != SPECIFIC_CHARACTER_SET]
-    elements.append(Element(SPECIFIC_CHARACTER_SET, "CS", _UTF_8))
+def elements_of(model: Model, dereference: Dereference) -> Iterator[tuple[int, bytes]]:
+    """The elements of an object, encoded, in the order of their tags, without File Meta and group lengths.
+
+    Raises CannotUnderstand.
+    """
+    character_set = Element(SPECIFIC_CHARACTER_SET, "CS", _UTF_8)
     writer = ElementWriter(encoding_of(EXPLICIT_VR_LE))
-    return b"".join(writer.element(*element, charset=_UTF_8) for element in sorted(elements, key=_by_tag))
+    for element in sorted([*item_of(model, dereference, ()), character_set], key=_by_tag):
+        yield element.tag, writer.element(*element, charset=_UTF_8)
 
 
 def item_of(model: Model, dereference: Dereference, path: TagPath) -> Item:
@@ -61,6 +68,8 @@ def item_of(model: Model, dereference: Dereference, path: TagPath) -> Item:
     for name, attribute in model.items():
         tag = _tag(name)
         if tag >> 16 <= 0x0002 or not tag & 0xFFFF:  # of command sets and File Meta; group lengths
+            continue
+        if tag == SPECIFIC_CHARACTER_SET:  # of what the text was once; JSON is UTF-8, and so is what is made
             continue
         if not isinstance(attribute, dict):
             raise CannotUnderstand(f"{name} is no object")
@@ -107,9 +116,21 @@ def _value(attribute: Model, vr: str, dereference: Dereference, path: TagPath) -
             for number, item in enumerate(values, 1)
         )
     if vr in BINARY_VRS:
+        if any(value is not None for value in values):
+            raise CannotUnderstand(f"{path[-1]:08X} is {vr}, whose value is an InlineBinary or a BulkDataURI")
         return b""
-    write = _name if vr == "PN" else _text
-    return "\\".join(write(value, path) for value in values)
+    if vr == "PN":
+        text = "\\".join(_name(value, path) for value in values)
+    else:
+        text = "\\".join(_text(value, vr, path) for value in values)
+    if vr in STRUCT_OF or vr == "AT":
+        return _packed(text, vr, path)
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        raise CannotUnderstand(f"{path[-1]:08X} holds halves of characters") from None
+    # Only in some VRs Specific Character Set has a meaning (PS3.5 6.1.2.2); what is not allowed is kept
+    return text if vr in CODED_VRS or text.isascii() else encoded
 
 
 def _object(item: object, path: TagPath) -> Model:
@@ -127,9 +148,36 @@ def _name(value: object, path: TagPath) -> str:
     return "=".join(str(groups.get(group) or "") for group in _GROUPS).rstrip("=")
 
 
-def _text(value: object, path: TagPath) -> str:
+def _text(value: object, vr: str, path: TagPath) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise CannotUnderstand(f"{path[-1]:08X} has a value that is no text and no number")
+    if isinstance(value, float) and vr != "DS":
+        return str(int(value)) if value.is_integer() and vr not in ("FL", "FD") else repr(value)
+    if vr == "DS" and not isinstance(value, str):
+        return _decimal(value, path)
     return str(value)
+
+
+def _decimal(value: float, path: TagPath) -> str:
+    """A number as the decimal string nearest to it, of which there are at most 16 characters (PS3.5 6.2)."""
+    if not math.isfinite(value):
+        raise CannotUnderstand(f"{path[-1]:08X} is a decimal string, of which {value} is none")
+    exact = str(value)
+    return exact if len(exact) <= DECIMAL_LENGTH else format_number_as_ds(float(value))
+
+
+def _packed(text: str, vr: str, path: TagPath) -> bytes:
+    """Binary numbers, little endian. Raises CannotUnderstand for one that is none, or does not fit."""
+    if not text:
+        return b""
+    parts = text.split("\\")
+    try:
+        if vr == "AT":
+            tags = [_tag(part) for part in parts]
+            return b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in tags)
+        convert = float if vr in ("FL", "FD") else int
+        return struct.pack(f"<{len(parts)}{STRUCT_OF[vr]}", *map(convert, parts))
+    except (ValueError, struct.error, OverflowError):
+        raise CannotUnderstand(f"{path[-1]:08X} is {vr}, of which {text[:32]!r} is none") from None

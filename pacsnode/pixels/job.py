@@ -104,27 +104,39 @@ class Picturing:
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """A part of a request: the URI that metadata names it by, and its file."""
+    """A part of a request: the URI that metadata names it by, its type in lower case, and its file.
+
+    `transfer_syntax` is the one the type names, "" for none.
+    """
 
     uri: str
     media_type: str
+    transfer_syntax: str
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """The objects of a JSON array, one a line (PS3.18 10.5.1.4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Composition:
     """An object to be made of metadata, the source of the job, and bulk data (PS3.18 10.5.1.4).
 
-    `index` counts the objects of a JSON array from 0; `source`: the AE title for its File Meta Information.
+    `length`: bytes of the source behind its `data_offset`. `bulk`: the file that tells the parts of the
+    request, a JSON array of what Bulk has. `source`: the AE title for its File Meta Information.
     """
 
     media_type: str
-    index: int
-    bulk: tuple[Bulk, ...]
+    length: int
+    bulk: str
     source: str
 
 
-Task = Transcoding | Reduction | Deidentification | Extraction | Decoding | Picturing | Composition
+Task = (
+    Transcoding | Reduction | Deidentification | Extraction | Decoding | Picturing | Splitting | Composition
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from pacsnode.pixels.job import (
     Made,
     Picturing,
     Reduction,
+    Splitting,
     StoredFile,
     Task,
     Transcoding,
@@ -136,9 +137,16 @@ class Transcoder:
         """Decode frames, one behind the other; see decode.py. Raises as transcode()."""
         return await self._make(source, 0, stored, decoding, EXPLICIT_VR_LE)
 
-    async def compose(self, metadata: Path, composition: Composition) -> Transcoded:
-        """Make the file, File Meta included, of an object that came apart. Raises as transcode()."""
-        return await self._make(metadata, 0, EXPLICIT_VR_LE, composition, EXPLICIT_VR_LE)
+    async def split(self, metadata: Path) -> Transcoded:
+        """Make a file of the objects of a JSON array, one a line. Raises as transcode()."""
+        return await self._make(metadata, 0, EXPLICIT_VR_LE, Splitting(), EXPLICIT_VR_LE)
+
+    async def compose(self, metadata: Path, start: int, composition: Composition) -> Transcoded:
+        """Make the file, File Meta included, of an object that came apart. Raises as transcode().
+
+        Its metadata begins behind `start` bytes of a file.
+        """
+        return await self._make(metadata, start, EXPLICIT_VR_LE, composition, EXPLICIT_VR_LE)
 
     async def render(
         self, source: StoredFile, picturing: Picturing, coercion: Coercion | None = None

@@ -31,6 +31,7 @@ from pacsnode.pixels.job import (
     Made,
     Picturing,
     Reduction,
+    Splitting,
     Transcoding,
     answer_line,
 )
@@ -104,10 +105,14 @@ def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
             write_as(data_set, job.stored, job.stored, out)
         case Decoding():
             decode_frames(source, job.stored, job.task, out)
+        case Splitting():
+            from pacsnode.pixels.compose import split
+
+            split(bytes(source), out)
         case Composition():
             from pacsnode.pixels.compose import compose  # Pillow too
 
-            compose(job.task, bytes(source), out)
+            compose(job.task, bytes(source[: job.task.length]), out)
 
 
 def _picture(job: Job, source: memoryview, picturing: Picturing) -> bytes:

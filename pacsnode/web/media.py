@@ -175,13 +175,14 @@ def _specificity(offer: Offer, media_range: MediaRange) -> int | None:
     """How precisely a range names an offer, from 1 on; None when it does not."""
     if media_range.type == ANY:
         return 1
+    name = offer.type.lower()  # video/H265
     if not offer.multipart:
-        return _named(offer.type, media_range.type)
+        return _named(name, media_range.type)
     if media_range.type == "multipart/*":
         return 2
     if not media_range.is_multipart:
         return None
-    return _named(offer.type, media_range.root or ANY)
+    return _named(name, media_range.root or ANY)
 
 
 def _named(name: str, pattern: str) -> int | None:

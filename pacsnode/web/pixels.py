@@ -62,7 +62,7 @@ def form_of(accepted: Acceptable, stored: UID, *, alone: bool) -> Form:
     encoded = media_type_of(stored)
     types = [OCTETS]
     if encoded != OCTETS:
-        is_named = any(encoded in (one.root, one.type) for one in accepted.ranges)
+        is_named = any(encoded.lower() in (one.root, one.type) for one in accepted.ranges)
         types = [encoded, OCTETS] if is_named else [OCTETS, encoded]
     offers = [Offer(one, multipart=True) for one in types] + [Offer(one) for one in types if alone]
     left = list(offers)

@@ -28,7 +28,7 @@ from pacsnode.web.multipart import (
     content_type_of,
 )
 from pacsnode.web.origin import ROOT, dicomweb_root
-from pacsnode.web.store_metadata import METADATA_TYPES, ArrivingPart, ArrivingParts
+from pacsnode.web.store_metadata import METADATA_TYPES, ArrivingPart, ArrivingParts, NotMade
 from pacsnode.web.store_part import Acceptance, ArrivingFile
 from pacsnode.web.store_report import StoreReport
 
@@ -132,7 +132,7 @@ class _Run:
         if media_type == DICOM:
             self._part = self._file()
         else:
-            self._refused(None, CannotUnderstand(f"a part is {media_type[:80]}, not {DICOM}"))
+            self._refused(None, None, CannotUnderstand(f"a part is {media_type[:80]}, not {DICOM}"))
 
     async def _end_part(self) -> None:
         part, self._part = self._part, None
@@ -144,8 +144,8 @@ class _Run:
     async def _compose(self) -> None:
         """Store what is put together of metadata and bulk data, an object after the other."""
         async for made in self._apart.objects(self._facade.settings.node.ae_title):
-            if isinstance(made, Exception):
-                self._refused(None, made)
+            if isinstance(made, NotMade):
+                self._refused(made.sop_class, made.sop_instance, made.error)
                 continue
             file = self._file()
             try:
@@ -169,7 +169,7 @@ class _Run:
         try:
             self._stored(await file.store())
         except (PacsnodeError, OSError) as error:
-            self._refused(file, error)
+            self._refused(file.sop_class, file.sop_instance, error)
         finally:
             self._turns.release()
 
@@ -183,8 +183,7 @@ class _Run:
             bytes=stored.size,
         )
 
-    def _refused(self, file: ArrivingFile | None, error: Exception) -> None:
-        sop_class, sop_instance = (file.sop_class, file.sop_instance) if file is not None else (None, None)
+    def _refused(self, sop_class: UID | None, sop_instance: UID | None, error: Exception) -> None:
         self.report.add_failure(sop_class, sop_instance, error)
         log.warning("instance.refused", sop_instance=sop_instance, reason=str(error))
 

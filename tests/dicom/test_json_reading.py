@@ -11,7 +11,7 @@ from pydicom.filereader import read_dataset
 
 from pacsnode.dicom.header import encoding_of
 from pacsnode.dicom.json_model import JsonEncoder
-from pacsnode.dicom.json_reading import data_set_of, models_of
+from pacsnode.dicom.json_reading import Dereference, elements_of, models_of
 from pacsnode.dicom.part10 import read_file_meta
 from pacsnode.dicom.xml_model import model_of, native_model
 from pacsnode.errors import CannotUnderstand
@@ -25,6 +25,10 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 
 def nothing(uri: str, path: tuple[int, ...], vr: str) -> None:
     return None
+
+
+def data_set_of(model: dict, dereference: Dereference) -> bytes:
+    return b"".join(encoded for _, encoded in elements_of(model, dereference))
 
 
 def model(path: Path) -> dict:
@@ -131,6 +135,13 @@ def test_text_is_stored_as_utf_8() -> None:
         b'{"00100020": {"vr": "LO", "Value": "x"}}',
         b'{"00100020": {"vr": "LO", "Value": [true]}}',
         b'{"00091001": {"vr": "OB", "InlineBinary": "*"}}',
+        b'{"00091001": {"vr": "OB", "Value": ["AAAA"]}}',
+        b'{"00280010": {"vr": "US", "Value": [65536]}}',
+        b'{"00280010": {"vr": "US", "Value": [1.5]}}',
+        b'{"00280010": {"vr": "US", "Value": ["one"]}}',
+        b'{"00280009": {"vr": "AT", "Value": ["PatientID"]}}',
+        b'{"00281050": {"vr": "DS", "Value": [NaN]}}',
+        b'{"00100020": {"vr": "LO", "Value": ["\\ud800"]}}',
         b'{"00081110": {"vr": "SQ", "Value": [1]}}',
         b'{"00081110":{"vr":"SQ","Value":[' * 100 + b"{}" + b"]}}" * 100,
         b"[" * 100_000,
@@ -139,6 +150,37 @@ def test_text_is_stored_as_utf_8() -> None:
 def test_what_is_no_metadata_is_refused(text: bytes) -> None:
     with pytest.raises(CannotUnderstand):
         read(text)
+
+
+def test_nothing_of_a_value_is_lost_on_the_way() -> None:
+    sent = {
+        "00080060": {"vr": "CS", "Value": ["ÄÖ"]},  # against PS3.5 6.2, and stored all the same
+        "00281050": {"vr": "DS", "Value": [0.1 + 0.2, "1.50", 40]},
+        "00280010": {"vr": "US", "Value": [512.0]},
+        "00200013": {"vr": "IS", "Value": ["0012"]},
+        "00409096": {
+            "vr": "SQ",
+            "Value": [
+                {
+                    "00080005": {"vr": "CS", "Value": ["ISO_IR 100"]},
+                    "00400007": {"vr": "LO", "Value": ["東"]},
+                },
+                None,
+            ],
+        },
+        "0018602C": {"vr": "FD", "Value": ["Infinity", -0.0]},
+        "00282000": {"vr": "OB"},
+    }
+    found = read_dataset(BytesIO(data_set_of(sent, nothing)), False, True)
+    assert found.get_item(0x00080060).value == "ÄÖ".encode()
+    assert found.get_item(0x00281050).value == b"0.30000000000000\\1.50\\40"
+    assert found.Rows == 512
+    assert found.get_item(0x00200013).value == b"0012"
+    assert found[0x00409096].value[0][0x00400007].value == "東"
+    assert 0x00080005 not in found[0x00409096].value[0]
+    assert len(found[0x00409096].value) == 2
+    assert found[0x0018602C].value == [float("inf"), 0.0]
+    assert 0x00282000 in found
 
 
 def read(text: bytes) -> list[bytes]:
