@@ -311,11 +311,15 @@ class PatientRefused(PacsnodeError):
 
 
 class RequestRefused(PacsnodeError):
-    """An HTTP request that is not answered as asked (PS3.18 8.5). The text is for the one who sent it."""
+    """An HTTP request that is not answered as asked (PS3.18 8.5). The text is for the one who sent it.
 
-    def __init__(self, status: int, reason: str) -> None:
+    `headers` say to programs what would be possible.
+    """
+
+    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(reason)
         self.status = status
+        self.headers = headers
 
 
 class ArchiveError(PacsnodeError):

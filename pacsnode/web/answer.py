@@ -164,5 +164,6 @@ def _range(request: Request, length: int, etag: str) -> tuple[int, int] | None:
         if last and int(last[:20]) < start:
             return None
     if start >= end:
-        raise RequestRefused(416, f"bytes 0 to {length - 1} can be had")
+        told = {"Content-Range": f"bytes */{length}"}  # RFC 9110 15.5.17
+        raise RequestRefused(416, f"bytes 0 to {length - 1} can be had", told)
     return start, end

@@ -48,7 +48,8 @@ async def answer_error(_request: Request, error: Exception) -> Response:
         return problem(error.status_code, reason or _MEANING.get(error.status_code, error.detail), headers)
     assert isinstance(error, errors.PacsnodeError)
     status = status_of(error)
-    return problem(status, str(error), {"Retry-After": "5"} if status == 503 else None)
+    told = error.headers if isinstance(error, errors.RequestRefused) else None
+    return problem(status, str(error), {"Retry-After": "5"} if status == 503 else told)
 
 
 _MEANING: Final = {

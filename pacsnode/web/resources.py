@@ -194,7 +194,7 @@ def _store(path: str, transaction: str) -> Resource:
     takes = (DICOM, *METADATA_TYPES)
     return Resource(
         path, "POST", transaction, "10.5", (JSON, XML), (_ACCEPT,), (*_parts(*takes), DICOM),
-        (200, 202, 400, 406, 409, 415),
+        (200, 202, 400, 406, 409, 413, 415),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pacsnode import errors
-from pacsnode.archive.instance import Stored
+from pacsnode.archive.instance import Outcome, Stored
 from pacsnode.dicom.uid import UID
 from pacsnode.dicom.xml_model import native_model
 from pacsnode.web.media import XML
@@ -19,8 +19,12 @@ FAILURE_REASON_OF: Final[dict[type[errors.PacsnodeError], int]] = {
     errors.CannotTranscode: 0xC122,
     errors.DuplicateInstance: 0x0111,
     errors.SopClassNotSupported: 0x0122,
+    errors.InvalidMultipart: 0xC000,
     errors.PacsnodeError: 0x0110,
 }
+
+# Table I.2-1 lets implementations have their own. This one is known from Azure's service.
+WARNING_REASON_OF: Final = {Outcome.KEPT_ASIDE: 0xB00E}
 
 
 def failure_reason(error: Exception) -> int:
@@ -31,7 +35,7 @@ def failure_reason(error: Exception) -> int:
 
 @dataclass(slots=True)
 class StoreReport:
-    """Collects outcomes; `reasons` are sentences for the Warning header, the worst first met."""
+    """Collects outcomes; `reasons` are sentences for the Warning header, in the order they were met."""
 
     stored: list[Stored] = field(default_factory=list)
     failed: list[tuple[UID, UID, int]] = field(default_factory=list)
@@ -47,12 +51,17 @@ class StoreReport:
             self.other_failures.append(reason)
         self.reasons.append(f"{reason:04X}: {error}")
 
+    def add_stored(self, stored: Stored) -> None:
+        self.stored.append(stored)
+        if stored.outcome in WARNING_REASON_OF:
+            self.reasons.append(f"{WARNING_REASON_OF[stored.outcome]:04X}: {stored.outcome.value}")
+
     @property
     def status(self) -> int:
-        """200 all stored, 202 some, 409 none (Table 10.5.3-1)."""
-        if not self.failed and not self.other_failures:
-            return 200
-        return 202 if self.stored else 409
+        """200 all stored, 202 some, or with warnings, 409 none (Table 10.5.3-1)."""
+        if not self.stored:
+            return 409
+        return 202 if self.reasons else 200
 
     def model(self, root: str) -> dict[str, Any]:
         """The module as DICOM JSON; `root` is the base URI of the services."""
@@ -76,7 +85,10 @@ class StoreReport:
 
 def _stored(one: Stored, root: str) -> dict[str, Any]:
     url = f"{root}/studies/{one.study}/series/{one.series}/instances/{one.sop_instance}"
-    return {**_reference(one.sop_class, one.sop_instance), "00081190": _url(url)}
+    item = {**_reference(one.sop_class, one.sop_instance), "00081190": _url(url)}
+    if one.outcome in WARNING_REASON_OF:
+        item["00081196"] = _number(WARNING_REASON_OF[one.outcome])
+    return item
 
 
 def _reference(sop_class: UID, sop_instance: UID) -> dict[str, Any]:

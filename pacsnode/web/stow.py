@@ -16,8 +16,9 @@ from starlette.routing import BaseRoute, Route
 from pacsnode.archive.instance import Stored
 from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.errors import CannotUnderstand, InvalidMultipart, PacsnodeError, RequestRefused
+from pacsnode.web.decoding import body_of
 from pacsnode.web.facade import Facade
-from pacsnode.web.media import DICOM, JSON, XML, Offer, acceptable
+from pacsnode.web.media import DICOM, JSON, OCTETS, XML, Offer, acceptable
 from pacsnode.web.multipart import (
     BodyEnds,
     ContentType,
@@ -35,6 +36,7 @@ from pacsnode.web.store_report import StoreReport
 log = structlog.get_logger()
 
 AT_ONCE: Final = 16  # objects that wait for the disk together: they share a commit
+_ROOT_TYPES: Final = (DICOM, *METADATA_TYPES)
 _OFFERS: Final = (Offer(JSON), Offer(XML))
 
 
@@ -51,6 +53,10 @@ def routes(facade: Facade) -> list[BaseRoute]:
         except ClientDisconnect:
             log.warning("store.broken_off", stored=len(run.report.stored))
             raise
+        except (InvalidMultipart, RequestRefused) as error:
+            if not run.report.stored:
+                raise
+            run.report.add_failure(None, None, error)  # what came before it is stored all the same
         return _answer(request, facade, run.report, offer.type, study)
 
     return [Route(path, store, methods=["POST"]) for path in (f"{ROOT}/studies", f"{ROOT}/studies/{{study}}")]
@@ -100,20 +106,22 @@ class _Run:
     async def _one_file(self, request: Request) -> None:
         """A body that is one file; not in the standard, and what curl --data-binary sends."""
         self._part = self._file()
-        async for chunk in request.stream():
+        async for chunk in body_of(request):
             await self._part.write(memoryview(chunk))
         await self._end_part()
 
     async def _parts(self, request: Request, header: str) -> None:
         content_type = _content_type(header)
         reader = Reader(content_type.boundary)
+        root_type = content_type.root_type if content_type.root_type in _ROOT_TYPES else ""
         is_empty = True
-        async for chunk in request.stream():
+        async for chunk in body_of(request):
             for event in reader.receive_data(chunk):
                 match event:
                     case PartBegins(headers):
                         is_empty = False
-                        await self._begin_part(headers, content_type.root_type)
+                        root_type = root_type or _root_type(headers)
+                        await self._begin_part(headers, root_type)
                     case PartData(data) if self._part is not None:
                         await self._part.write(data)
                     case PartEnds():
@@ -128,7 +136,7 @@ class _Run:
         if root_type in METADATA_TYPES:
             self._part = await self._apart.begin(headers)
             return
-        media_type = headers.get("content-type", DICOM).partition(";")[0].strip().lower()
+        media_type = _type_of(headers)
         if media_type == DICOM:
             self._part = self._file()
         else:
@@ -174,7 +182,7 @@ class _Run:
             self._turns.release()
 
     def _stored(self, stored: Stored) -> None:
-        self.report.stored.append(stored)
+        self.report.add_stored(stored)
         log.info(
             "instance.stored",
             outcome=stored.outcome.name.lower(),
@@ -195,10 +203,25 @@ def _content_type(header: str) -> ContentType:
     except InvalidMultipart as error:
         is_multipart = header.lower().startswith("multipart/related")
         raise RequestRefused(400 if is_multipart else 415, str(error)) from error
-    if content_type.root_type not in ("", DICOM, *METADATA_TYPES):
-        stored = ", ".join((DICOM, *METADATA_TYPES))
-        raise RequestRefused(415, f"{content_type.root_type} is not stored; there are {stored}")
+    if content_type.root_type not in ("", OCTETS):  # what Table 10.5.4-1 has of octets can only be bulk data
+        _check_root(content_type.root_type)
     return content_type
+
+
+def _type_of(headers: dict[str, str]) -> str:
+    return headers.get("content-type", DICOM).partition(";")[0].strip().lower()
+
+
+def _root_type(headers: dict[str, str]) -> str:
+    """What is sent, by the first part where the request does not say (8.6.1.2)."""
+    found = _type_of(headers)
+    _check_root(found)
+    return found
+
+
+def _check_root(media_type: str) -> None:
+    if media_type not in _ROOT_TYPES:
+        raise RequestRefused(415, f"{media_type[:80]} is not stored; there are {', '.join(_ROOT_TYPES)}")
 
 
 def _answer(

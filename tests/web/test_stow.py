@@ -1,13 +1,17 @@
 """STOW-RS: every real object by clients nobody here wrote, what is wrong with some, and clients that die."""
 
 import asyncio
+import gzip
 import json
 import subprocess
+import sys
+import zlib
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import brotli
 import httpx
 import pytest
 from dicomweb_client.api import DICOMwebClient
@@ -20,10 +24,21 @@ from tests.conftest import at_least, needs, real_object, real_objects
 from tests.support.objects import data_set_bytes, digests, made, part10, stored_files
 from tests.support.raw import CT_IMAGE, EXPLICIT
 from tests.support.truth import Truth
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, resident
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BOUNDARY = "pacsnode-test"
+CODED = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "zstd": zstd.compress,
+    "br": lambda body: brotli.compress(body, quality=1),
+}
 HEADER = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 
 
@@ -111,6 +126,75 @@ async def test_some_fail_and_say_why(web: httpx.AsyncClient) -> None:
     nothing = await store(web, body_of(b"no DICOM at all"))
     assert nothing.status_code == 409
     assert nothing.json()["0008119A"]["Value"][0]["00081197"]["Value"] == [0xC000]
+
+
+async def test_another_object_under_the_same_uid_is_kept_and_warned_of(
+    web: httpx.AsyncClient, root: Path
+) -> None:
+    first, other = made(1), made(1, pixels=30)
+    for item, status in ((first, 200), (other, 202), (first, 200)):
+        meta = file_meta(UID(CT_IMAGE), UID(item.sop), UID(EXPLICIT), "TEST")
+        answer = await store(web, body_of(meta + item.data))
+        assert answer.status_code == status, answer.text
+        (stored,) = answer.json()["00081199"]["Value"]
+        assert ("00081196" in stored) == ("warning" in answer.headers) == (status == 202)
+    assert len(digests(root)) == 2
+
+
+async def test_what_came_before_a_body_breaks_is_told(web: httpx.AsyncClient, root: Path) -> None:
+    good = real_object("CT_small.dcm")
+    answer = await store(web, body_of(good.read_bytes(), b"DICM", ends=False))
+    assert answer.status_code == 202
+    assert answer.json()["00081199"]["Value"][0]["00081155"]["Value"] == [part10(good).sop]
+    assert answer.json()["0008119A"]["Value"][0]["00081197"]["Value"] == [0xC000]
+    assert "closing delimiter" in answer.headers["warning"]
+    assert len(list(stored_files(root))) == 1
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "br"])
+async def test_a_body_may_come_in_a_content_coding(web: httpx.AsyncClient, root: Path, coding: str) -> None:
+    files = [real_object(name).read_bytes() for name in ("CT_small.dcm", "MR_small.dcm")]
+    body = CODED[coding](body_of(*files))
+    answer = await store(web, body, **{"Content-Encoding": coding})
+    assert answer.status_code == 200, answer.text
+    assert len(list(stored_files(root))) == 2
+    cut = await store(web, body[:-20], **{"Content-Encoding": coding})
+    assert cut.status_code in (202, 400)
+    assert coding in cut.text + cut.headers.get("warning", "")
+    noise = await store(web, body_of(*files), **{"Content-Encoding": coding})
+    assert noise.status_code == 400
+    unknown = await store(web, body, **{"Content-Encoding": f"{coding}, compress"})
+    assert unknown.status_code == 415
+    assert coding in unknown.headers["accept-encoding"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "br"])
+async def test_a_body_that_is_a_bomb_fills_neither_memory_nor_disk(
+    web: httpx.AsyncClient, root: Path, coding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacsnode.web.decoding.ROOM", 16 * 2**20)
+    meta = file_meta(UID(CT_IMAGE), UID("2.25.1"), UID(EXPLICIT), "TEST")
+    head = data_set_bytes(real_object("CT_small.dcm"))[:2000]
+    bomb = CODED[coding](body_of(meta + head, ends=False) + bytes(256 * 2**20))
+    before = resident()
+    answer = await store(web, bomb, **{"Content-Encoding": coding})
+    assert answer.status_code == 413
+    assert resident() - before < 100 * 2**20
+    await eventually(lambda: not list((root / "incoming").iterdir()), "nothing waits")
+    assert not list(stored_files(root))
+
+
+async def test_what_a_request_sends_is_told_by_its_first_part_where_it_does_not_say(
+    web: httpx.AsyncClient, root: Path
+) -> None:
+    body = body_of(real_object("CT_small.dcm").read_bytes())
+    for header in (
+        f"multipart/related; boundary={BOUNDARY}",
+        f'multipart/related; type="application/octet-stream"; boundary={BOUNDARY}',
+    ):
+        assert (await store(web, body, **{"Content-Type": header})).status_code == 200
+        none = body.replace(b"application/dicom", b"text/plain")
+        assert (await store(web, none, **{"Content-Type": header})).status_code == 415
 
 
 @pytest.mark.parametrize(
