@@ -16,11 +16,13 @@ from typing import Self, TypeVar
 import structlog
 
 from pacsnode.archive import reconcile
+from pacsnode.archive.ahead import Ahead
 from pacsnode.archive.aliases import Alias, Aliases
 from pacsnode.archive.changes import Changes
 from pacsnode.archive.counting import count
+from pacsnode.archive.derived import Derived
 from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
-from pacsnode.archive.frame_index import FrameIndex
+from pacsnode.archive.frames import Frames, FramesAhead
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
 from pacsnode.archive.integrity import Condition, Inspector, Reference
@@ -96,9 +98,12 @@ class Archive:
         self.lookup = Lookup(self._readers)
         self.totals = TotalsOfArchive(self._readers, layout.root)
         self.aliases = Aliases(self._readers)
-        self.frames = FrameIndex()
-        self.metadata: Metadata  # made by open()
         self._file_readers = Workers(options.readers)  # apart: a slow disk shall not keep arrivals waiting
+        self._ahead = Ahead(self._file_readers)
+        self._derived: Derived  # these four are made by open()
+        self.frames: Frames
+        self.metadata: Metadata
+        self._frames_ahead: FramesAhead
         self._inspector = Inspector(self._readers, self._file_readers, layout)
         self.changes = Changes(self._readers)
         self._listeners: list[Callable[[], None]] = []
@@ -136,15 +141,22 @@ class Archive:
             archive = cls(layout, lock, options, index, journal, recovered.next_token(index.next_token()))
             await archive._readers.open()
             archive.changes.at_open = await archive.changes.newest()
-            archive.metadata = await Metadata.open(
-                layout, archive._readers, archive.lookup, archive.aliases, archive._file_readers
-            )
-            archive.listen(archive.metadata.note_arrival)
+            await archive._open_derived()
             await archive._adopt(recovered)
             return archive
         except BaseException:
             lock.release()
             raise
+
+    async def _open_derived(self) -> None:
+        """What is made of objects ahead of time. Raises OutOfResources."""
+        layout, readers, ahead = self._layout, self._readers, self._ahead
+        derived = await asyncio.to_thread(Derived.open, layout.root, await readers.newest())
+        self._derived, self.frames = derived, Frames(derived)
+        self.metadata = Metadata(layout, readers, self.lookup, self.aliases, derived, ahead)
+        self._frames_ahead = FramesAhead(layout, readers, derived, self.frames, ahead)
+        self.listen(ahead.note_arrival)
+        ahead.begin(self.metadata.make, self._frames_ahead.make)
 
     async def _adopt(self, recovered: Recovered) -> None:
         """Index again what a power cut took from the index; the writer sorts out what came twice."""
@@ -184,12 +196,15 @@ class Archive:
 
     async def close(self) -> None:
         """Finish what was given to store(), then let go of the index and the data root."""
+        await self._ahead.end()
         await self.metadata.close()
         await self._readers.close()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
+        self._frames_ahead.close()
         self._file_readers.close()
+        self._derived.close()
         self._workers.close()  # first: the jobs still running hand their rows to the writer
         self._writer.close()
         self._settler.close()

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from threading import Lock
 from typing import Final, NamedTuple
 
 from pacsnode.archive.object_file import Readable
@@ -25,9 +23,6 @@ PIXEL_DATA: Final = 0x7FE00010
 FLOAT_PIXEL_DATA: Final = 0x7FE00008
 DOUBLE_FLOAT_PIXEL_DATA: Final = 0x7FE00009
 FRAMES_LIMIT: Final = 50_000_000  # more cannot be in a value of 32 bits length, nor in any memory of ours
-
-OBJECTS_REMEMBERED: Final = 500
-FRAMES_REMEMBERED: Final = 2_000_000  # positions, 16 MB
 
 _EXTENDED_OFFSETS: Final = 0x7FE00001
 _EXTENDED_LENGTHS: Final = 0x7FE00002
@@ -308,50 +303,3 @@ def _by_fragments(file: Readable, places: Places, begin: int, frames: int) -> ar
     if len(first) >= frames and first[0] == begin:
         return array("Q", [*first[:frames], starts[-1] if len(first) == frames else first[frames]])
     raise CannotUnderstand(f"nothing tells which of {count} fragments make up the {frames} frames")
-
-
-class FrameIndex:
-    """Remembers where frames are. Used in worker threads, several at a time."""
-
-    def __init__(self) -> None:
-        self._remembered: OrderedDict[int, PixelData | None] = OrderedDict()
-        self._lock = Lock()
-
-    def of(self, file: Readable) -> PixelData | None:
-        """As index_frames()."""
-        token = file.located.token
-        with self._lock:
-            if token in self._remembered:
-                self._remembered.move_to_end(token)
-                return self._remembered[token]
-        pixels = index_frames(file)
-        self._remember(token, pixels)
-        return pixels
-
-    def remembered(self, token: int) -> PixelData | None:
-        """What of() gives, where that is known without a look at the file; else None."""
-        return self._remembered.get(token)
-
-    def read(self, file: Readable, number: int) -> memoryview | bytes:
-        """One frame of an object that has it; see read_frame()."""
-        pixels = self.of(file)
-        assert pixels is not None
-        try:
-            return read_frame(file, pixels, number)
-        except CannotUnderstand:
-            if pixels.starts is None:
-                raise
-        pixels = index_frames(file, trust_tables=False)
-        assert pixels is not None
-        self._remember(file.located.token, pixels)
-        if number > pixels.frames:
-            raise CannotUnderstand(f"there is no frame {number}")
-        return read_frame(file, pixels, number)
-
-    def _remember(self, token: int, pixels: PixelData | None) -> None:
-        with self._lock:
-            self._remembered[token] = pixels
-            held = sum(len(one.starts or ()) for one in self._remembered.values() if one)
-            while len(self._remembered) > OBJECTS_REMEMBERED or held > FRAMES_REMEMBERED:
-                _, oldest = self._remembered.popitem(last=False)
-                held -= len(oldest.starts or ()) if oldest else 0

@@ -1,10 +1,9 @@
 """Metadata of series as DICOM JSON, made ahead of time and kept (PS3.18 10.4.1.1.2).
 
-It is made when nothing has arrived for a while, of the headers in the index and of files where those are not
-enough. A series is kept as parts of about a megabyte of JSON,
-compressed, with the version of the series they were made of: how many instances, their numbers and sizes.
-What is asked for before it was made, or has changed since, is made then. The thread that makes metadata works
-a few milliseconds at a time, and not while objects arrive.
+It is made when nothing has arrived for a while (ahead.py), of the headers in the index and of files where
+those are not enough. A series is kept as parts of about a megabyte of JSON, compressed, with the version of
+the series they were made of: how many instances, their numbers and sizes. What is asked for before it was
+made, or has changed since, is made then. The thread that makes metadata works a few milliseconds at a time.
 """
 
 import asyncio
@@ -18,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
+from pacsnode.archive.ahead import Ahead
 from pacsnode.archive.aliases import Aliases
 from pacsnode.archive.coerced_json import coerced_json
 from pacsnode.archive.derived import Derived
@@ -32,15 +32,13 @@ from pacsnode.archive.locate import Located
 from pacsnode.archive.lookup import Held, Lookup
 from pacsnode.archive.object_json import announce, object_json
 from pacsnode.archive.readers import Readers
-from pacsnode.archive.workers import Workers
 from pacsnode.dicom.json_model import JsonEncoder
 from pacsnode.dicom.patient import Coercion
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import CannotUnderstand, OutOfResources
+from pacsnode.errors import CannotUnderstand
 
 log = structlog.get_logger()
 
-QUIET: Final = 1.5  # seconds without an arrival before a series is taken to be complete for now
 PART: Final = 2**20  # bytes of JSON
 FAST, SMALL = 1, 6  # levels of zlib: while somebody waits, and when nobody does
 SLICE: Final = 0.005  # seconds of work between two rests, in the background
@@ -64,7 +62,6 @@ _OF_ARRIVALS: Final = _VERSIONS.format(
 _HEADERS: Final = """
     SELECT instance_id, kept FROM header WHERE instance_id IN (SELECT value FROM json_each(?))
 """
-_NEWEST: Final = "SELECT coalesce(max(id), 0) FROM instance"
 
 _Result = TypeVar("_Result")
 
@@ -100,7 +97,7 @@ class _Making:
 
 
 class Metadata:
-    """Makes and keeps the metadata of series. Build it with open()."""
+    """Makes and keeps the metadata of series."""
 
     def __init__(
         self,
@@ -108,47 +105,22 @@ class Metadata:
         readers: Readers,
         lookup: Lookup,
         aliases: Aliases,
-        file_readers: Workers,
-        thread: ThreadPoolExecutor,
+        derived: Derived,
+        ahead: Ahead,
     ) -> None:
         self._layout = layout
         self._readers = readers
         self._lookup = lookup
         self._aliases = aliases
-        self._file_readers = file_readers  # objects that leave: the background steps aside for them too
-        self._thread = thread
-        self._derived: Derived
-        self._arrived = asyncio.Event()
-        self._last_arrival = 0.0
-        self._making = 0  # requests that wait for metadata: the background steps aside
+        self._derived = derived
+        self._ahead = ahead
+        self._thread = ThreadPoolExecutor(1, "metadata")
         self._keeping: set[asyncio.Task[None]] = set()
-        self._closing = False
-        self._background: asyncio.Task[None] | None = None
-
-    @classmethod
-    async def open(
-        cls, layout: Layout, readers: Readers, lookup: Lookup, aliases: Aliases, file_readers: Workers
-    ) -> "Metadata":
-        thread = ThreadPoolExecutor(1, "metadata")
-        metadata = cls(layout, readers, lookup, aliases, file_readers, thread)
-        newest = await metadata._newest()
-        metadata._derived = await metadata._in_thread(lambda: Derived.open(layout.root, newest))
-        metadata._arrived.set()  # what came before the last stop
-        metadata._background = asyncio.create_task(metadata._make_ahead())
-        return metadata
 
     async def close(self) -> None:
-        self._closing = True
-        if self._background is not None:
-            self._background.cancel()
-            await asyncio.gather(self._background, *self._keeping, return_exceptions=True)
-        await self._in_thread(self._derived.close)
+        """Keep what has been made; nobody makes anything any more."""
+        await asyncio.gather(*self._keeping, return_exceptions=True)
         self._thread.shutdown()
-
-    def note_arrival(self) -> None:
-        """Objects have been committed; harmless when it is said too often."""
-        self._last_arrival = time.monotonic()
-        self._arrived.set()
 
     async def versions(self, study: UID, series: UID | None = None) -> list[SeriesVersion]:
         """The series of a study, or one of them, in their order. Raises OutOfResources."""
@@ -163,12 +135,12 @@ class Metadata:
             for part in kept:
                 yield await self._in_thread(partial(zlib.decompress, part))
             return
-        self._making += 1
+        self._ahead.waiting += 1
         try:
             async for part in self._make(wanted, pause=None):
                 yield part
         finally:
-            self._making -= 1
+            self._ahead.waiting -= 1
 
     async def of_instance(self, held: Held) -> str:
         """The object of one instance. Raises OSError, CannotUnderstand, OutOfResources."""
@@ -199,7 +171,7 @@ class Metadata:
                 objects += made
                 size += sum(map(len, made))
                 if pause is not None:
-                    await self._rest(pause)
+                    await self._ahead.rest(pause)
             if objects:
                 part = ",".join(objects).encode()
                 level = FAST if pause is None else SMALL
@@ -229,7 +201,7 @@ class Metadata:
         objects: list[str] = []
         size = 0
         end = None if limit is None else time.perf_counter() + limit
-        while making.position < making.known and size < PART and not self._closing:
+        while making.position < making.known and size < PART and not self._ahead.is_closing:
             if not making.ahead:
                 self._look_ahead(making)
             located = making.instances[making.position]
@@ -248,7 +220,7 @@ class Metadata:
             size += len(made)
             if end is not None and time.perf_counter() > end:
                 break
-        if self._closing:
+        if self._ahead.is_closing:
             making.position = len(making.instances)
             making.is_complete = False
         return objects
@@ -269,24 +241,12 @@ class Metadata:
         making.known = min(making.position + KNOWN_AHEAD, len(making.instances))
         coming = making.instances[making.position : making.known]
         tokens = json.dumps([located.token for located in coming])
-        making.headers = {int(token): kept for token, kept in await self._fetch(_HEADERS, (tokens,))}
+        making.headers = {int(token): kept for token, kept in await self._readers.fetch(_HEADERS, (tokens,))}
 
-    # In the background
-
-    async def _make_ahead(self) -> None:
-        """Make the metadata of series in which something arrived, once they are quiet."""
-        while True:
-            await self._arrived.wait()
-            await self._until_quiet()
-            self._arrived.clear()
-            try:
-                await self._make_arrived()
-            except (OutOfResources, sqlite3.Error, OSError) as error:
-                log.warning("metadata.not_kept", reason=str(error))
-
-    async def _make_arrived(self) -> None:
+    async def make(self) -> None:
+        """Make the metadata of series in which something arrived. Raises OutOfResources, sqlite3.Error."""
         seen = await self._in_thread(lambda: self._derived.seen)
-        newest = await self._newest()
+        newest = await self._readers.newest()
         if newest == seen:
             return
         for wanted in await self._versions(_OF_ARRIVALS, (max(seen - OVERLAP, 0),)):
@@ -295,40 +255,9 @@ class Metadata:
                     pass
         await self._in_thread(partial(self._derived.have_seen, newest))
 
-    async def _rest(self, pause: float) -> None:
-        await asyncio.sleep(pause)
-        while self._is_busy():  # noqa: ASYNC110 - quiet is no event
-            await asyncio.sleep(10 * pause)
-
-    def _is_busy(self) -> bool:
-        last = max(self._last_arrival, self._file_readers.asked_at)
-        return self._making > 0 or time.monotonic() - last < QUIET / 3
-
-    async def _until_quiet(self) -> None:
-        left = self._last_arrival + QUIET - time.monotonic()
-        while left > 0:
-            await asyncio.sleep(left)
-            left = self._last_arrival + QUIET - time.monotonic()
-
-    async def _newest(self) -> int:
-        rows = await self._fetch(_NEWEST, ())
-        return int(rows[0][0])
-
     async def _versions(self, sql: str, parameters: Sequence[str | int]) -> list[SeriesVersion]:
-        rows = await self._fetch(sql, parameters)
+        rows = await self._readers.fetch(sql, parameters)
         return [SeriesVersion(UID(study), UID(series), version) for study, series, version in rows]
-
-    async def _fetch(self, sql: str, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
-        connection = await self._readers.acquire()
-        usable = False
-        try:
-            rows = await connection.execute_fetchall(sql, parameters)
-            usable = True
-            return [tuple(row) for row in rows]
-        except sqlite3.Error as error:
-            raise OutOfResources(f"the index cannot be read: {error}") from error
-        finally:
-            self._readers.release(connection, usable=usable)
 
     async def _in_thread(self, job: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)

@@ -1,25 +1,32 @@
 """DICOM JSON of stored objects, from their files: bulk data by reference (PS3.18 10.4.1.1.2, F.2). Blocking.
 
 Of most files 16 KiB are read: pixel data is last, and its length is told. Whatever else there is, long
-sequences or fragments, is looked at in a mapping.
+sequences or fragments, is looked at in a mapping; but the fragments of long objects are passed over with
+reads, since a mapping of 2 GB is resident memory, and holds up the other threads at each page.
 """
 
 import os
+import struct
 import zlib
 from contextlib import suppress
 from mmap import ACCESS_READ, MADV_RANDOM, mmap
 from typing import Final
 
 from pacsnode.archive.files import Layout
+from pacsnode.archive.frame_index import PIXEL_DATA
 from pacsnode.archive.locate import Located
+from pacsnode.archive.object_file import ObjectFile
 from pacsnode.archive.outgoing import open_object
 from pacsnode.dicom.header import INFLATE_LIMIT, HeaderIncomplete, encoding_of
 from pacsnode.dicom.json_model import BulkUri, JsonEncoder, TagPath
 from pacsnode.dicom.part10 import data_offset_of
+from pacsnode.dicom.places import UNDEFINED, Places
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
 from pacsnode.errors import CannotUnderstand
 
 HEAD: Final = 16 * 1024  # bytes
+MAPPED: Final = 32 * 2**20  # bytes of a file
+_NO_FRAGMENTS: Final = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 
 
 def bulk_path(path: TagPath) -> str:
@@ -75,11 +82,26 @@ def object_json(layout: Layout, study: str, series: str, located: Located, encod
                 return f"{text[:-1]},{rest[1:]}" if len(rest) > 2 else text
         except HeaderIncomplete:
             pass
+        if size > MAPPED and (short := _without_fragments(ObjectFile(located, descriptor, size))) is not None:
+            return encoder.encode(short, encoding, bulk)
         with mmap(descriptor, 0, access=ACCESS_READ) as mapping:
             mapping.madvise(MADV_RANDOM)  # the pixels in between are not wanted
             return encoder.encode(mapping, encoding, bulk, data_offset_of(head))
     finally:
         os.close(descriptor)
+
+
+def _without_fragments(file: ObjectFile) -> bytes | None:
+    """The data set, its pixel data encapsulated and empty; None where that is no short way."""
+    places = Places(file.read, file.data_offset(), file.size, encoding_of(file.located.transfer_syntax))
+    for place in places.elements():
+        if place.tag == PIXEL_DATA and place.length == UNDEFINED:
+            end = places.end(place)
+            if place.value + file.size - end > MAPPED:
+                return None
+            start = file.data_offset()
+            return file.read(start, place.value - start) + _NO_FRAGMENTS + file.read(end, file.size - end)
+    return None
 
 
 def _inflated(descriptor: int, size: int) -> bytes:

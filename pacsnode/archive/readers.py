@@ -6,7 +6,7 @@ commit before its statement began and never waits for the writer.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -96,6 +96,23 @@ class Readers:
             self._idle.append(connection)
         self._slots.release()
         self.in_use -= 1
+
+    async def fetch(self, sql: str, parameters: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one statement. Raises OutOfResources."""
+        connection = await self.acquire()
+        usable = False
+        try:
+            rows = await connection.execute_fetchall(sql, parameters)
+            usable = True
+            return [tuple(row) for row in rows]
+        except sqlite3.Error as error:
+            raise OutOfResources(f"the index cannot be read: {error}") from error
+        finally:
+            self.release(connection, usable=usable)
+
+    async def newest(self) -> int:
+        """The number of the instance that was indexed last, 0 for none. Raises OutOfResources."""
+        return int((await self.fetch("SELECT coalesce(max(id), 0) FROM instance"))[0][0])
 
     def _stop(self, connection: Reader) -> None:
         """Close a connection when its thread gets to it; close() waits for that, nobody else."""

@@ -16,6 +16,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Final
 
+from pacsnode.archive import derived
 from pacsnode.archive.files import Layout, Lock, digest
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.journal_frames import Record, read_journal, segments
@@ -224,6 +225,7 @@ def rebuild(root: Path, progress: Progress | None = None) -> Rebuilt:
         try:
             migrate(new)
             rebuilt = _fill(layout, new, progress)
+            derived.forget(root)
             _swap(layout, new)
             _forget_journal(layout)
         except (sqlite3.Error, OSError) as error:

@@ -134,10 +134,10 @@ class Places:
             if place.tag == _ITEM_DELIMITATION:
                 return
             yield place
-            position = self._end(place)
+            position = self.end(place)
 
-    def _end(self, place: Place) -> int:
-        """The position behind an element."""
+    def end(self, place: Place) -> int:
+        """The position behind an element. Raises CannotUnderstand."""
         if place.length != UNDEFINED:
             return self._checked(place.value + place.length)
         return self._skipped([self._holds_implicit(place)], place.value, in_item=False)

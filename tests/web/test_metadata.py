@@ -180,7 +180,7 @@ async def test_references_go_through_the_proxy(web: httpx.AsyncClient) -> None:
 async def test_it_is_made_ahead_and_made_again_when_the_series_grows(
     settings_of: SettingsOf, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pacsnode.archive.metadata.QUIET", 0.05)
+    monkeypatch.setattr("pacsnode.archive.ahead.QUIET", 0.05)
     monkeypatch.setattr("pacsnode.archive.metadata.PART", 2000)  # so that a series has several
     async with Node(settings_of()) as node:
         for number in range(1, 21):
