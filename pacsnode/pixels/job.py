@@ -134,8 +134,28 @@ class Composition:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The DICOMDIR of objects whose metadata is the source of the job, a JSON array in each line.
+
+    `files`: a file that tells by SOP Instance UID, in JSON, the File ID and the transfer syntax of each.
+    `source`: the AE title for its File Meta Information.
+    """
+
+    files: str
+    source: str
+
+
 Task = (
-    Transcoding | Reduction | Deidentification | Extraction | Decoding | Picturing | Splitting | Composition
+    Transcoding
+    | Reduction
+    | Deidentification
+    | Extraction
+    | Decoding
+    | Picturing
+    | Splitting
+    | Composition
+    | Directory
 )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final
 
 from pacsnode.dicom.patient import Coercion
@@ -29,6 +30,7 @@ from pacsnode.pixels.job import (
     Composition,
     Decoding,
     Deidentification,
+    Directory,
     Extraction,
     Job,
     Made,
@@ -148,6 +150,10 @@ class Transcoder:
         """
         return await self._make(metadata, start, EXPLICIT_VR_LE, composition, EXPLICIT_VR_LE)
 
+    async def directory(self, metadata: Path, directory: Directory) -> Transcoded:
+        """Make the DICOMDIR of objects by their metadata. Raises as transcode()."""
+        return await self._make(metadata, 0, EXPLICIT_VR_LE, directory, EXPLICIT_VR_LE)
+
     async def render(
         self, source: StoredFile, picturing: Picturing, coercion: Coercion | None = None
     ) -> bytes:
@@ -155,10 +161,13 @@ class Transcoder:
         output, made = await self._do(source.paths, None, source.transfer_syntax, picturing, coercion)
         return made if isinstance(made, bytes) else await asyncio.to_thread(_taken, output)
 
-    @property
-    def spool(self) -> Path:
-        """The folder of results; what is put there for a job is the caller's to remove."""
-        return self._spool
+    async def new_folder(self, prefix: str) -> Path:
+        """A folder beside the results, for what jobs are to read; the caller's to remove.
+
+        Raises OutOfResources, OSError.
+        """
+        await self._prepare()
+        return Path(await asyncio.to_thread(mkdtemp, dir=self._spool, prefix=prefix))
 
     def targets_of(self, stored: UID) -> tuple[UID, ...]:
         """The transfer syntaxes an object may be sent in here, `stored` first; see plan.targets_of."""

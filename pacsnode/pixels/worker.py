@@ -26,6 +26,7 @@ from pacsnode.pixels.job import (
     Composition,
     Decoding,
     Deidentification,
+    Directory,
     Extraction,
     Job,
     Made,
@@ -109,6 +110,10 @@ def _write(job: Job, source: memoryview, out: BinaryIO) -> None:
             from pacsnode.pixels.compose import split
 
             split(bytes(source), out)
+        case Directory():
+            from pacsnode.pixels.media_directory import write_directory
+
+            write_directory(job.task, BytesIO(source), out)
         case Composition():
             from pacsnode.pixels.compose import compose  # Pillow too
 

@@ -21,7 +21,7 @@ from pacsnode.web.body import conditional, etag_of, is_known
 from pacsnode.web.coding import Coding, coding_of
 from pacsnode.web.facade import Facade
 from pacsnode.web.origin import dicomweb_root
-from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, instance_of, uids_of
+from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, instance_of, resource_url, uids_of
 
 log = structlog.get_logger()
 
@@ -63,6 +63,7 @@ class MetadataResources:
             log.error("metadata.unreadable", sop_instance=held.located.sop_instance, reason=str(error))
             raise RequestRefused(500, "the file of the instance cannot be read") from error
         root = dicomweb_root(request, self._facade.settings.web.public_url)
+        headers = {**HEADERS, "Content-Location": resource_url(self._facade, request)}
         body = _with_root(text, root)
         if offer.multipart:
             writer = multipart.Writer(media.XML, request.url.path)
@@ -70,9 +71,9 @@ class MetadataResources:
                 request,
                 writer.head(media.XML, root, None, first=True) + native_model(json.loads(body)) + writer.end,
                 writer.content_type,
-                HEADERS,
+                headers,
             )
-        return await conditional(request, b"[" + body + b"]", offer.type, HEADERS)
+        return await conditional(request, b"[" + body + b"]", offer.type, headers)
 
     async def of_series(self, request: Request) -> Response:
         """A series, or all of a study."""
@@ -84,7 +85,8 @@ class MetadataResources:
         root = dicomweb_root(request, self._facade.settings.web.public_url)
         tag = xxh3_128_hexdigest(repr((versions, root, offer)).encode())[:24]
         coding = coding_of(request)
-        headers = {**HEADERS, "ETag": etag_of(tag, coding)}
+        location = resource_url(self._facade, request)
+        headers = {**HEADERS, "ETag": etag_of(tag, coding), "Content-Location": location}
         if is_known(request, tag):
             return Response(status_code=304, headers=headers)
         if coding is not None:

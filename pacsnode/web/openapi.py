@@ -19,7 +19,8 @@ _MEANINGS: Final = {
     404: "there is no such thing here",
     406: "it cannot be had in an acceptable form",
     409: "no instance was stored",
-    415: "the body is of a media type that is not stored",
+    413: "the body is too long, or becomes so when its coding is undone",
+    415: "the body is of a media type, or in a content coding, that is not taken",
     416: "there are no such bytes",
 }
 _GROUPS: Final = {

@@ -75,7 +75,7 @@ class StudySearch:
         headers = await self._warnings(web_query, len(results), root)
         if not results:
             return Response(status_code=204, headers=headers)
-        headers |= {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding"}
+        headers |= {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding"}
         if not offer.multipart:
             body = ("[" + ",".join(results) + "]").encode()
             return await conditional(request, body, offer.type, headers)

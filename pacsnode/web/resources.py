@@ -18,8 +18,8 @@ from pacsnode.web.rendering import ANNOTATIONS, ICC_PROFILES
 from pacsnode.web.store_metadata import METADATA_TYPES
 from pacsnode.web.syntaxes import MEDIA_TYPE_OF
 from pacsnode.web.target import INSTANCE, SERIES, STUDY
-from pacsnode.web.wado import ZIP
 from pacsnode.web.wado_uri import PATH as WADO_URI
+from pacsnode.web.zipped import ZIP
 
 HTML: Final = "text/html"
 WADL: Final = "application/vnd.sun.wadl+xml"
@@ -148,12 +148,13 @@ def _of_level(path: str, level: str) -> tuple[Resource, ...]:
     alone = (DICOM,) if level == "Instance" else ()
     octets = (*_parts(OCTETS), *((OCTETS,) if level == "Instance" else ()))
     statuses = (200, 206, 304, 400, 404, 406)
+    directory = Parameter("dicomdir", "a DICOMDIR in the ZIP archive", "boolean", ("true", "false"))
     retrieve = Resource(
         path, "GET", f"Retrieve {level}", "10.4", (*_parts(DICOM), *alone, ZIP, *_parts(OCTETS)), (_ACCEPT,),
         statuses=statuses,
     )  # fmt: skip
     return (
-        retrieve,
+        replace(retrieve, parameters=(_ACCEPT, directory)),
         replace(
             retrieve, path=f"{path}/metadata", transaction=f"Retrieve {level} Metadata",
             answers=tuple(map(str, metadata.OFFERS)), statuses=(200, 304, 400, 404, 406),

@@ -6,7 +6,9 @@ from typing import Final, Protocol
 
 from pacsnode.archive.archive import Archive
 from pacsnode.archive.locate import Located
+from pacsnode.archive.lookup import Held
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
+from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand
 from pacsnode.pixels.pool import Transcoded
 
@@ -24,6 +26,24 @@ class Source(Protocol):
     def read(self, start: int, end: int) -> AsyncIterator[Buffer]:
         """The bytes from `start` up to `end`, in pieces. Raises OSError, CannotUnderstand."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An instance on its way out, as a file in a transfer syntax. `length` in bytes."""
+
+    held: Held
+    syntax: UID
+    body: Buffer | AsyncIterator[Buffer]
+    length: int
+
+    async def pieces(self) -> AsyncIterator[Buffer]:
+        """Its bytes. Raises OSError, CannotUnderstand."""
+        if isinstance(self.body, (bytes, memoryview)):
+            yield self.body
+        else:
+            async for piece in self.body:
+                yield piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import astuple, dataclass
 from itertools import accumulate
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import BinaryIO, Final
 
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
@@ -65,7 +64,7 @@ class ArrivingParts:
     async def begin(self, headers: dict[str, str]) -> "ArrivingPart":
         """The next part, by its headers."""
         if self._folder is None:
-            self._folder = Path(await asyncio.to_thread(mkdtemp, dir=await self._spool(), prefix="store-"))
+            self._folder = await self._facade.transcoder.new_folder("store-")
         if len(self._metadata) + len(self._bulk) >= PARTS_LIMIT:
             raise RequestRefused(413, f"more than {PARTS_LIMIT} parts")
         told = parse(headers.get("content-type", "")) or MediaRange(OCTETS)
@@ -115,11 +114,6 @@ class ArrivingParts:
     async def remove(self) -> None:
         if self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder, True)
-
-    async def _spool(self) -> Path:
-        spool = self._facade.transcoder.spool
-        await asyncio.to_thread(spool.mkdir, parents=True, exist_ok=True)
-        return spool
 
 
 class ArrivingPart:

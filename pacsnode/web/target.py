@@ -56,6 +56,12 @@ def location_of(facade: Facade, request: Request, held: Held) -> str:
     return f"{root}/studies/{held.study}/series/{held.series}/instances/{held.located.sop_instance}"
 
 
+def resource_url(facade: Facade, request: Request) -> str:
+    """The URL of what is asked for, without its query (RFC 9110 8.7)."""
+    path: str = request.scope["path"]
+    return dicomweb_root(request, facade.settings.web.public_url) + path.removeprefix(ROOT)
+
+
 def etag_of(instances: Sequence[Held], *form: object, weak: bool = False) -> str:
     """An entity tag for some instances in some form; `weak` where another process cuts the body otherwise."""
     facts = [f"{held.digest}.{held.located.token}" for held in instances]

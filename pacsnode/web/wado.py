@@ -25,14 +25,22 @@ from pacsnode.web.bulkdata import answer_bulkdata
 from pacsnode.web.facade import Facade
 from pacsnode.web.media import DICOM, OCTETS, Offer, acceptable
 from pacsnode.web.multipart import Writer
-from pacsnode.web.sources import Buffer, FilePart, MadeFile, Memory, Source
+from pacsnode.web.sources import Buffer, FilePart, MadeFile, Memory, Ready, Source
 from pacsnode.web.syntaxes import FORBIDDEN, instance_syntax, named
-from pacsnode.web.target import INSTANCE, METHODS, SERIES, STUDY, etag_of, instances_of, location_of
-from pacsnode.web.zip_file import ZipWriter
+from pacsnode.web.target import (
+    INSTANCE,
+    METHODS,
+    SERIES,
+    STUDY,
+    etag_of,
+    instances_of,
+    location_of,
+    resource_url,
+)
+from pacsnode.web.zipped import ZIP, answer_zip, wants_directory
 
 log = structlog.get_logger()
 
-ZIP: Final = "application/zip"
 SMALL: Final = 4 * 2**20  # bytes; read and sent as a whole
 AHEAD: Final = 2  # objects transcoded before they are wanted; each is a file in the spool folder
 
@@ -56,16 +64,6 @@ class Planned:
         return self.syntax == located.transfer_syntax and not located.coerced
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """An instance on its way out. `length` is told where it is known."""
-
-    held: Held
-    syntax: UID
-    body: Buffer | AsyncIterator[Buffer]
-    length: int
-
-
 def routes(facade: Facade) -> list[BaseRoute]:
     async def retrieve(request: Request) -> Response | Answer:
         accepted = acceptable(request)
@@ -75,7 +73,8 @@ def routes(facade: Facade) -> list[BaseRoute]:
             return await answer_bulkdata(facade, request)
         found = await instances_of(facade, request)
         wanted = accepted.transfer_syntaxes(offer)
-        etag = etag_of(found, offer, wanted, weak=offer != _ONE)
+        with_directory = offer == _ZIPPED and wants_directory(request)
+        etag = etag_of(found, offer, wanted, with_directory, weak=offer != _ONE)
         cache = OBJECT_AGE if is_one else GROUP_AGE
         if (unchanged := not_modified(request, etag, cache)) is not None:
             return unchanged
@@ -85,7 +84,10 @@ def routes(facade: Facade) -> list[BaseRoute]:
             return await answer_single(facade, request, planned[0], etag, location)
         fields = [("etag", etag), ("cache-control", cache), ("vary", "Accept")]
         if offer == _ZIPPED:
-            return _zipped(planned, fields, await _begun(facade, request, planned))
+            fields.append(("content-location", resource_url(facade, request)))
+            planned = await _check(facade, planned)
+            status = _status(planned, len(found), fields)
+            return answer_zip(facade, request, status, fields, await _begun(facade, request, planned))
         return await _multipart(facade, request, planned, len(found), fields)
 
     return [Route(path, Endpoint(retrieve), methods=METHODS) for path in (STUDY, SERIES, INSTANCE)]
@@ -140,20 +142,17 @@ async def _multipart(
         path = f"{location}/studies/{held.study}/series/{held.series}/instances/{held.located.sop_instance}"
         return writer.head(named(DICOM, syntax), path, length, first=first)
 
-    async def parts(ready: AsyncIterator[_Ready]) -> AsyncIterator[Buffer]:
+    async def parts(ready: AsyncIterator[Ready]) -> AsyncIterator[Buffer]:
         first = True
         async for one in ready:
             yield head(one.held, one.syntax, one.length, first=first)
             first = False
-            if isinstance(one.body, (bytes, memoryview)):
-                yield one.body
-            else:
-                async for piece in one.body:
-                    yield piece
+            async for piece in one.pieces():
+                yield piece
         yield writer.end
 
     fields = [("content-type", writer.content_type), *fields]
-    if len(planned) == 1 and planned[0].is_stored and planned[0].held.located.size <= SMALL:
+    if asked == 1 and planned[0].is_stored and planned[0].held.located.size <= SMALL:
         one = [piece async for piece in parts(_files(facade, planned))]  # the lean way for what viewers ask
         return Answer(200, fields, one, sum(map(len, one)))
     planned = await _check(facade, planned)
@@ -162,11 +161,16 @@ async def _multipart(
         # In a thread: the heads of 10,000 parts take 50 ms
         length = await asyncio.to_thread(_total, planned, head) + len(writer.end)
     files = await _begun(facade, request, planned)
+    return Answer(_status(planned, asked, fields), fields, parts(files), length)
+
+
+def _status(planned: Sequence[Planned], asked: int, fields: list[tuple[str, str]]) -> int:
+    """206 when some instances cannot be sent, with a Warning that tells how many (Table 10.4.3-1)."""
     if len(planned) == asked:
-        return Answer(200, fields, parts(files), length)
+        return 200
     missing = f"{asked - len(planned)} of {asked} instances cannot be had, or not in what is acceptable"
     fields.append(("warning", f'299 pacsnode "{missing}"'))
-    return Answer(206, fields, parts(files), length)
+    return 206
 
 
 def _total(planned: Sequence[Planned], head: Callable[..., bytes]) -> int:
@@ -176,26 +180,6 @@ def _total(planned: Sequence[Planned], head: Callable[..., bytes]) -> int:
         size = one.held.located.size
         total += size + len(head(one.held, one.syntax, size, first=number == 0))
     return total
-
-
-def _zipped(planned: list[Planned], fields: list[tuple[str, str]], files: AsyncIterator[_Ready]) -> Answer:
-    """The instances as files of a ZIP archive, in a folder for each series."""
-
-    async def pieces() -> AsyncIterator[Buffer]:
-        writer = ZipWriter()
-        async for one in files:
-            yield writer.begin(f"{one.held.study}/{one.held.series}/{one.held.located.sop_instance}.dcm")
-            if isinstance(one.body, (bytes, memoryview)):
-                yield await asyncio.to_thread(writer.counted, one.body)
-            else:
-                async for piece in one.body:
-                    yield await asyncio.to_thread(writer.counted, piece)
-            yield writer.end_of_file()
-        yield writer.end()
-
-    study = planned[0].held.study
-    disposition = f'attachment; filename="{study}.zip"'
-    return Answer(200, [("content-type", ZIP), ("content-disposition", disposition), *fields], pieces())
 
 
 async def _check(facade: Facade, planned: list[Planned]) -> list[Planned]:
@@ -210,14 +194,14 @@ async def _check(facade: Facade, planned: list[Planned]) -> list[Planned]:
     return left
 
 
-async def _begun(facade: Facade, request: Request, planned: Sequence[Planned]) -> AsyncIterator[_Ready]:
+async def _begun(facade: Facade, request: Request, planned: Sequence[Planned]) -> AsyncIterator[Ready]:
     """The files, the first one made if it has to be: what is wrong with that is told as a status."""
     files = _files(facade, planned)
     if planned[0].is_stored or request.method != "GET":
         return files
     first = await anext(files)
 
-    async def all_files() -> AsyncIterator[_Ready]:
+    async def all_files() -> AsyncIterator[Ready]:
         yield first
         async for one in files:
             yield one
@@ -225,7 +209,7 @@ async def _begun(facade: Facade, request: Request, planned: Sequence[Planned]) -
     return all_files()
 
 
-async def _files(facade: Facade, planned: Sequence[Planned]) -> AsyncIterator[_Ready]:
+async def _files(facade: Facade, planned: Sequence[Planned]) -> AsyncIterator[Ready]:
     """Each instance as a file, in order. Raises OSError, OperationError when one cannot be had."""
     stored = facade.archive.read([one.held.located for one in planned if one.is_stored], whole_files=True)
     waiting = deque(one for one in planned if not one.is_stored)
@@ -236,7 +220,7 @@ async def _files(facade: Facade, planned: Sequence[Planned]) -> AsyncIterator[_R
                 outgoing = await stored.next()
                 if outgoing is None or outgoing.data is None:
                     raise ProcessingFailure(outgoing.failure if outgoing else "an instance has gone")
-                yield _Ready(one.held, one.syntax, outgoing.data, one.held.located.size)
+                yield Ready(one.held, one.syntax, outgoing.data, one.held.located.size)
                 continue
             while waiting and len(made) < AHEAD:
                 made.append(asyncio.create_task(_transcoded(facade, waiting.popleft())))
@@ -245,9 +229,9 @@ async def _files(facade: Facade, planned: Sequence[Planned]) -> AsyncIterator[_R
                 located = one.held.located
                 part = FilePart(facade.archive, located, 0, located.size)
                 body = part.read(0, part.length)
-                yield _Ready(one.held, located.transfer_syntax, body, part.length)
+                yield Ready(one.held, located.transfer_syntax, body, part.length)
             else:
-                yield _Ready(one.held, one.syntax, file.read(0, file.length), file.length)
+                yield Ready(one.held, one.syntax, file.read(0, file.length), file.length)
                 await file.made.discard()
             made.popleft()
     finally:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 
 import httpx
 import numpy as np
@@ -16,6 +17,7 @@ import pytest_asyncio
 from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
+from pydicom.fileset import FileSet, is_conformant_file_id
 
 from pacsnode.node import Node
 from tests.conftest import at_least, real_objects, settings_for
@@ -335,6 +337,53 @@ async def test_a_study_as_a_zip_archive(web: Web) -> None:
             assert str(read(archive.read(names[item.sop])).SOPInstanceUID) == item.sop
 
 
+@pytest.mark.parametrize("syntax", ["*", EXPLICIT])
+async def test_a_zip_archive_may_be_a_file_set(web: Web, tmp_path: Path, syntax: str) -> None:
+    """Read back by pydicom's FileSet, and checked by DCMTK where it is installed."""
+    told = 0
+    for study, items in web.truth.studies.items():
+        accept = f"application/zip;transfer-syntax={syntax}"
+        answer = await web.get(f"/studies/{study}?dicomdir=true", accept)
+        if answer.status_code == 406:
+            continue
+        folder = tmp_path / study
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert archive.testzip() is None
+            archive.extractall(folder)
+        assert all(is_conformant_file_id(path.relative_to(folder)) for path in folder.rglob("*/I*"))
+        file_set = FileSet(folder / "DICOMDIR")
+        found = {str(one.SOPInstanceUID): one for one in file_set}
+        assert set(found) <= {item.sop for item in items}
+        told += len(found)
+        for sop, one in found.items():
+            data_set = read(Path(one.path))
+            assert str(data_set.SOPInstanceUID) == sop
+            assert data_set.file_meta.TransferSyntaxUID == one.ReferencedTransferSyntaxUIDInFile
+            assert one.PatientID in (data_set.get("PatientID") or "UNKNOWN", data_set.get("PatientID"))
+            assert (one.StudyInstanceUID, one.Modality) == (study, data_set.get("Modality") or "OT")
+        if which("dcmdump") is not None:
+            dump = await asyncio.create_subprocess_exec(
+                "dcmdump", "-q", str(folder / "DICOMDIR"), stdout=asyncio.subprocess.DEVNULL
+            )
+            assert await dump.wait() == 0
+    assert told >= at_least(75, 30)
+
+
+async def test_a_file_set_of_a_series_and_of_an_instance_and_a_wrong_wish(web: Web, tmp_path: Path) -> None:
+    (study, series), items = next(pair for pair in web.truth.series.items() if len(pair[1]) > 3)
+    for path, count in ((f"/studies/{study}/series/{series}", len(items)), (path_of(items[0]), 1)):
+        answer = await web.get(f"{path}?dicomdir=true", "application/zip;transfer-syntax=*")
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert len(archive.namelist()) == count + 1
+            (tmp_path / str(count)).write_bytes(archive.read("DICOMDIR"))
+        assert len(dcmread(tmp_path / str(count)).DirectoryRecordSequence) == count + 3
+        plain = await web.get(path, "application/zip;transfer-syntax=*")
+        assert plain.headers["etag"] != answer.headers["etag"]
+        assert plain.headers["content-location"].endswith(path)
+    wrong = await web.get(f"/studies/{study}?dicomdir=maybe", "application/zip")
+    assert wrong.status_code == 400
+
+
 async def test_only_what_is_wanted_is_sent(web: Web) -> None:
     item = next(item for item in web.truth.items if item.path.name == "CT_small.dcm")
     path = path_of(item)
@@ -407,6 +456,10 @@ async def test_a_file_that_is_lost_is_left_out_of_its_series_and_told(web: Web) 
         assert answer.status_code == 206
         assert f"1 of {len(items)} instances" in answer.headers["warning"]
         assert len(parts_of(answer)) == len(items) - 1
+        zipped = await web.get(f"/studies/{study}/series/{series}", "application/zip;transfer-syntax=*")
+        assert (zipped.status_code, zipped.headers["warning"]) == (206, answer.headers["warning"])
+        with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
+            assert len(archive.namelist()) == len(items) - 1
         for accept in (AS_STORED, "application/dicom; transfer-syntax=*"):
             alone = await web.get(path_of(items[0]), accept)
             assert alone.status_code == 500  # it is ours to have it
