@@ -5,6 +5,7 @@ refused with a sentence that names it; nothing that restricts a search is ever l
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -100,13 +101,14 @@ class WebQuery:
     """A query and what answers to it say beside.
 
     `optional` are the tags left out where they have no value; `exhausted` means that nothing can match, since
-    parameters contradict the path.
+    parameters contradict the path; `ignored` are parameters that mean nothing here.
     """
 
     query: Query
     optional: frozenset[int]
     with_availability: bool
     exhausted: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -132,9 +134,9 @@ class _Parameters:
     includes_all: bool = False
     fuzzy: bool = False
     empty: bool = False
-    limit: int | None = None
-    offset: int = 0
+    paging: dict[str, int] = field(default_factory=dict)
     timezone: str = ""
+    ignored: list[str] = field(default_factory=list)
 
 
 def query_of_parameters(
@@ -169,17 +171,20 @@ def query_of_parameters(
         match_unknown=False,
         combined_date_time=True,  # 8.3.4.1.1
         ordered=True,
-        limit=max_results if found.limit is None else min(found.limit, max_results),
-        offset=found.offset,
+        limit=min(found.paging.get("limit", max_results), max_results),
+        offset=found.paging.get("offset", 0),
     )
-    return WebQuery(query, IF_KNOWN - asked, resource is not Resource.STUDY_SERIES, exhausted)
+    with_availability = resource is not Resource.STUDY_SERIES
+    return WebQuery(query, IF_KNOWN - asked, with_availability, exhausted, tuple(found.ignored))
 
 
 def _take(found: _Parameters, name: str, value: str, level: Level) -> None:
     """Take in one parameter."""
     match name.lower():
         case "limit" | "offset":
-            setattr(found, name.lower(), _number(name, value))
+            if name.lower() in found.paging:
+                raise InvalidIdentifier(f"{name} is there twice")
+            found.paging[name.lower()] = _number(name, value)
         case "fuzzymatching":
             found.fuzzy = _boolean(name, value)
         case "emptyvaluematching":
@@ -191,8 +196,18 @@ def _take(found: _Parameters, name: str, value: str, level: Level) -> None:
                 _include(found, part, level)
         case "accept" | "charset" | "_":  # of the representation; "_" is how scripts get past caches
             pass
+        case _ if _means_nothing(name):
+            found.ignored.append(name)
         case _:
             _match(found, name, value, level)
+
+
+def _means_nothing(name: str) -> bool:
+    """Whether a name is one of a query parameter that this server has not, to be ignored (8.3).
+
+    Keywords begin with a capital. One that was written without is refused: without it too much were found.
+    """
+    return _OTHER_PARAMETER.fullmatch(name) is not None and name.lower() not in _KEYWORD_OF
 
 
 def _include(found: _Parameters, name: str, level: Level) -> None:
@@ -259,13 +274,17 @@ def _tag(text: str) -> int:
             pass
     tag = tag_for_keyword(text)
     if tag is None:
-        near = difflib.get_close_matches(text, _KEYWORDS, n=1) if len(text) <= 64 else []
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = _KEYWORD_OF.get(text.lower()) or next(
+            iter(difflib.get_close_matches(text, _KEYWORDS, n=1) if len(text) <= 64 else []), ""
+        )
+        hint = f"; did you mean {near}?" if near else ""
         raise InvalidIdentifier(f"{text[:64]!r} is no keyword and no tag of eight hexadecimal digits{hint}")
     return tag
 
 
 _KEYWORDS: Final = tuple(row[4] for row in DicomDictionary.values() if row[4])
+_KEYWORD_OF: Final = {keyword.lower(): keyword for keyword in _KEYWORDS}
+_OTHER_PARAMETER: Final = re.compile(r"(?![0-9A-Fa-f]{8}\Z)[a-z_][A-Za-z0-9_]{0,63}")
 
 
 def _vr(tag: int) -> str:

@@ -41,20 +41,24 @@ def routes(facade: Facade) -> list[BaseRoute]:
             return single(request, Memory(frame), fields, etag)
         return await _multipart(request, form, numbers, frames, location, etag)
 
-    async def retrieve_pixel_data(request: Request) -> Response | Answer:
-        accepted = acceptable(request)
-        alone = "instance" in request.path_params
-
-        def provide(held: Held) -> Provided:
-            form = _form(accepted, held, alone=alone)
-            return form.offer, pixel_data_of(facade, held, form)
-
-        return await answer_representations(facade, request, provide)
+    async def retrieve_pixel_data(request: Request) -> Answer:
+        return await answer_pixel_data(facade, request, acceptable(request))
 
     pixel_data = [
         Route(f"{path}/pixeldata", Endpoint(retrieve_pixel_data), methods=METHODS) for path in _LEVELS
     ]
     return [Route(INSTANCE + "/frames/{frames}", Endpoint(retrieve_frames), methods=METHODS), *pixel_data]
+
+
+async def answer_pixel_data(facade: Facade, request: Request, accepted: Acceptable) -> Answer:
+    """All pixel data of what the path names, as parts, or alone. Raises RequestRefused (404, 406)."""
+    alone = "instance" in request.path_params
+
+    def provide(held: Held) -> Provided:
+        form = _form(accepted, held, alone=alone)
+        return form.offer, pixel_data_of(facade, held, form)
+
+    return await answer_representations(facade, request, provide)
 
 
 _LEVELS: Final = (STUDY, SERIES, INSTANCE)

@@ -6,7 +6,7 @@ What is no media range is ignored (8.7.7); a request without an Accept header is
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -25,6 +25,11 @@ AS_STORED: Final = "*"  # the transfer-syntax parameter that viewers send (8.7.3
 
 RANGES_LIMIT: Final = 64  # of one request; a microscopy viewer sends eight
 
+# Those that cannot be meant as the other: a JPEG may be bulk data, and a PDF too
+_DICOM_TYPES: Final = frozenset({DICOM, JSON, XML})
+_RENDERED_TYPES: Final = frozenset(
+    {"image/gif", "image/png", "image/jph", "text/html", "text/plain", "text/xml", "text/rtf"}
+)
 _OLD_NAMES: Final = {"image/x-jls": "image/jls", "image/x-dicom-rle": "image/dicom-rle"}  # 8.7.3.3.2 note 3
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
@@ -82,13 +87,27 @@ class Acceptable:
 
         Raises RequestRefused (406) naming the offers when none is acceptable.
         """
+        selected = self._selected(offers)
+        if selected is not None:
+            return selected
+        offered = ", ".join(dict.fromkeys(map(str, offers)))
+        raise RequestRefused(406, f"none of the acceptable media types can be had here; there are: {offered}")
+
+    def accepts(self, offers: Sequence[Offer]) -> bool:
+        """Whether one of the offers is acceptable."""
+        return self._selected(offers) is not None
+
+    def names(self, types: Collection[str]) -> bool:
+        """Whether one of the types is among what is acceptable, wildcards aside."""
+        return any((one.root or one.type) in types for one in self.ranges)
+
+    def _selected(self, offers: Sequence[Offer]) -> Offer | None:
         for group in (self.query, self.header):
             weights = [_weight(offer, group) for offer in offers]
             best = max(weights, default=0.0)
             if best > 0:
                 return offers[weights.index(best)]
-        offered = ", ".join(dict.fromkeys(map(str, offers)))
-        raise RequestRefused(406, f"none of the acceptable media types can be had here; there are: {offered}")
+        return None
 
     def transfer_syntaxes(self, offer: Offer) -> tuple[str, ...]:
         """The transfer syntaxes named with an offer, the most wanted first; "" stands for its default."""
@@ -97,7 +116,10 @@ class Acceptable:
 
 
 def acceptable(request: Request, parameter: str = "accept") -> Acceptable:
-    """What a request accepts, by its header and the query parameter of that name."""
+    """What a request accepts, by its header and the query parameter of that name.
+
+    Raises RequestRefused (400) for a list of DICOM and Rendered Media Types (8.7.5).
+    """
     query = request.query_params.getlist(parameter) if request.scope["query_string"] else ()
     return _acceptable(tuple(query), tuple(request.headers.getlist("accept")))
 
@@ -105,8 +127,13 @@ def acceptable(request: Request, parameter: str = "accept") -> Acceptable:
 @lru_cache(maxsize=1024)
 def _acceptable(query: tuple[str, ...], headers: tuple[str, ...]) -> Acceptable:
     """A viewer says the same in every request."""
-    ranges = _ranges(headers) if any(map(str.strip, headers)) else [MediaRange(ANY)]
-    return Acceptable(_ranges(query, in_query=True), ranges)
+    in_header = _ranges(headers) if any(map(str.strip, headers)) else [MediaRange(ANY)]
+    in_query = _ranges(query, in_query=True)
+    for ranges in (in_query, in_header):
+        types = {one.root or one.type for one in ranges}
+        if types & _DICOM_TYPES and types & _RENDERED_TYPES:
+            raise RequestRefused(400, "DICOM media types and rendered ones are accepted at once (8.7.5)")
+    return Acceptable(in_query, in_header)
 
 
 def parse(text: str, *, in_query: bool = False) -> MediaRange | None:

@@ -72,7 +72,10 @@ class StudySearch:
         )
         root = dicomweb_root(request, settings.web.public_url)
         results = await self._results(web_query, root)
-        headers = await self._warnings(web_query, len(results), root)
+        warnings = await self._remaining(web_query, len(results))
+        if web_query.ignored:
+            warnings.append(f"Ignored, since nothing here is called so: {', '.join(web_query.ignored[:10])}")
+        headers = {"Warning": ", ".join(f'299 {root} "{text}"' for text in warnings)} if warnings else {}
         if not results:
             return Response(status_code=204, headers=headers)
         headers |= {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding"}
@@ -96,13 +99,10 @@ class StudySearch:
                 found += chunk
         return found
 
-    async def _warnings(self, web_query: WebQuery, results: int, root: str) -> dict[str, str]:
+    async def _remaining(self, web_query: WebQuery, results: int) -> list[str]:
         """What a page says of the rest (8.3.4.4.1). Only a full page, or one behind the end, is counted."""
         query = web_query.query
         if web_query.exhausted or results < (query.limit or 0):
-            return {}
+            return []
         remaining = await self._archive.count(replace(query, limit=None, offset=0)) - query.offset - results
-        if remaining <= 0:
-            return {}
-        text = f"There are {remaining} additional results that can be requested"
-        return {"Warning": f'299 {root} "{text}"'}
+        return [f"There are {remaining} additional results that can be requested"] if remaining > 0 else []

@@ -150,8 +150,8 @@ def _of_level(path: str, level: str) -> tuple[Resource, ...]:
     statuses = (200, 206, 304, 400, 404, 406)
     directory = Parameter("dicomdir", "a DICOMDIR in the ZIP archive", "boolean", ("true", "false"))
     retrieve = Resource(
-        path, "GET", f"Retrieve {level}", "10.4", (*_parts(DICOM), *alone, ZIP, *_parts(OCTETS)), (_ACCEPT,),
-        statuses=statuses,
+        path, "GET", f"Retrieve {level}", "10.4",
+        (*_parts(DICOM), *alone, ZIP, *_parts(OCTETS, *_FRAME_TYPES)), (_ACCEPT,), statuses=statuses,
     )  # fmt: skip
     return (
         replace(retrieve, parameters=(_ACCEPT, directory)),
@@ -187,7 +187,8 @@ def _search(path: str, transaction: str, *levels: str) -> Resource:
     return Resource(
         ROOT + path, "GET", transaction, "10.6", tuple(map(str, qido.OFFERS)), (*keys, *_SEARCH),
         statuses=(200, 204, 304, 400, 406),
-        note="Any other attribute matches too: by keyword, tag, or path into sequences.",
+        note="Any other attribute matches too: by keyword, tag, or path into sequences. Other parameters are "
+        "ignored, with a Warning.",
     )  # fmt: skip
 
 

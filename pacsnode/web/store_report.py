@@ -26,6 +26,17 @@ FAILURE_REASON_OF: Final[dict[type[errors.PacsnodeError], int]] = {
 # Table I.2-1 lets implementations have their own. This one is known from Azure's service.
 WARNING_REASON_OF: Final = {Outcome.KEPT_ASIDE: 0xB00E}
 
+MEANINGS: Final = {
+    0xA700: "Refused: out of resources. The disk is full, or would be",
+    0xA900: "The data set does not match: another SOP Class, Instance or Study than it was sent as",
+    0xC000: "Cannot understand: no DICOM file, a broken data set, bulk data that did not come",
+    0xC122: "The transfer syntax is not supported, or there is none for the compressed pixel data",
+    0x0111: "Another object has the SOP Instance UID, and `storage.duplicates` is `refuse`",
+    0x0122: "The SOP Class is not supported",
+    0x0110: "Processing failure",
+    0xB00E: "Warning: another object has the SOP Instance UID; this one is kept beside it, not served",
+}
+
 
 def failure_reason(error: Exception) -> int:
     return next(

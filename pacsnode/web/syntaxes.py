@@ -33,6 +33,8 @@ MEDIA_TYPE_OF: Final[dict[UID, str]] = {
 }
 """Table 8.7.3-5. What is encapsulated and not here is sent as octets with its transfer syntax."""
 
+ENCODED_TYPES: Final = frozenset(media_type.lower() for media_type in MEDIA_TYPE_OF.values())
+
 
 def media_type_of(stored: UID) -> str:
     """The type of the encoded frames of a transfer syntax."""

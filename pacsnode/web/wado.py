@@ -23,10 +23,11 @@ from pacsnode.errors import OperationError, ProcessingFailure, RequestRefused
 from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, Endpoint, not_modified, single
 from pacsnode.web.bulkdata import answer_bulkdata
 from pacsnode.web.facade import Facade
+from pacsnode.web.frames import answer_pixel_data
 from pacsnode.web.media import DICOM, OCTETS, Offer, acceptable
 from pacsnode.web.multipart import Writer
 from pacsnode.web.sources import Buffer, FilePart, MadeFile, Memory, Ready, Source
-from pacsnode.web.syntaxes import FORBIDDEN, instance_syntax, named
+from pacsnode.web.syntaxes import ENCODED_TYPES, FORBIDDEN, instance_syntax, named
 from pacsnode.web.target import (
     INSTANCE,
     METHODS,
@@ -68,7 +69,10 @@ def routes(facade: Facade) -> list[BaseRoute]:
     async def retrieve(request: Request) -> Response | Answer:
         accepted = acceptable(request)
         is_one = "instance" in request.path_params
-        offer = accepted.select((_PARTS, *((_ONE,) if is_one else ()), _ZIPPED, _BULK))
+        offers = (_PARTS, *((_ONE,) if is_one else ()), _ZIPPED, _BULK)
+        if not accepted.accepts(offers) and accepted.names(ENCODED_TYPES):
+            return await answer_pixel_data(facade, request, accepted)
+        offer = accepted.select(offers)
         if offer == _BULK:
             return await answer_bulkdata(facade, request)
         found = await instances_of(facade, request)

@@ -121,6 +121,8 @@ def _accepted(request: Request) -> Acceptable:
     accepted = acceptable(request, "contentType")
     if "contentType" in request.query_params and not accepted.query:
         raise RequestRefused(400, "contentType is a list of media types")
+    if DICOM in (types := {one.type for one in accepted.query}) and len(types) > 1:
+        raise RequestRefused(400, f"contentType is {DICOM}, or a list of rendered media types")
     if any(one.transfer_syntax or one.charset for one in accepted.query):
         raise RequestRefused(400, "contentType has no parameters; there are transferSyntax and charset")
     return accepted

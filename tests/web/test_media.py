@@ -1,5 +1,7 @@
 """Media type negotiation by PS3.18 8.7, with what viewers really send."""
 
+from contextlib import nullcontext
+
 import pytest
 from starlette.requests import Request
 
@@ -57,6 +59,26 @@ def test_the_query_parameter_goes_first() -> None:
     assert asked("image/png", "accept=application/dicom%2Bjson").select(METADATA) == METADATA[0]
 
 
+@pytest.mark.parametrize(
+    ("accept", "refused"),
+    [
+        ("application/dicom, image/png", True),
+        ('multipart/related; type="application/dicom+xml", text/html;q=0.5', True),
+        ("application/dicom, image/jpeg", False),  # which may be bulk data
+        (
+            'multipart/related; type="application/pdf", multipart/related; type="application/octet-stream"',
+            False,
+        ),
+        ("application/dicom+json, */*;q=0.1", False),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/png,*/*;q=0.8", False),
+    ],
+)
+def test_dicom_and_rendered_media_types_do_not_mix(accept: str, refused: bool) -> None:
+    with pytest.raises(RequestRefused) if refused else nullcontext() as caught:
+        asked(accept)
+    assert caught is None or caught.value.status == 400
+
+
 def test_nothing_fits() -> None:
     with pytest.raises(
         RequestRefused, match=r"there are: application/dicom\+json, multipart/related"
@@ -89,8 +111,8 @@ def test_transfer_syntaxes_in_order_of_their_weight() -> None:
 
 
 def test_quotes_hold_commas_and_semicolons() -> None:
-    found = asked('application/dicom; note="a, b; c\\"d", image/png')
-    assert [one.type for one in found.ranges] == [DICOM, "image/png"]
+    found = asked('application/dicom; note="a, b; c\\"d", image/jpeg')
+    assert [one.type for one in found.ranges] == [DICOM, "image/jpeg"]
 
 
 @pytest.mark.parametrize("text", ["", "text", "*/png", "a/b c", "/", "text/"])

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from pacsnode import errors
 from pacsnode.web.problem import HTTP_OF, status_of
+from pacsnode.web.store_report import FAILURE_REASON_OF, MEANINGS, WARNING_REASON_OF
 
 
 def subclasses(kind: type[errors.PacsnodeError]) -> Iterator[type[errors.PacsnodeError]]:
@@ -23,3 +24,7 @@ def test_what_a_client_did_wrong_is_no_fault_of_the_server() -> None:
     assert HTTP_OF[errors.InvalidIdentifier] == 400
     assert status_of(errors.RequestRefused(406, "")) == 406
     assert status_of(errors.OutOfResources("")) == 503
+
+
+def test_the_conformance_statement_has_every_reason_of_the_store_transaction() -> None:
+    assert MEANINGS.keys() == {*FAILURE_REASON_OF.values(), *WARNING_REASON_OF.values()}

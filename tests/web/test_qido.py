@@ -232,6 +232,8 @@ async def test_includefield_all(web: httpx.AsyncClient) -> None:
     ("query", "reason"),
     [
         ("PatientNam=x", "did you mean PatientName?"),
+        ("patientname=x", "did you mean PatientName?"),
+        ("limit=1&limit=2", "twice"),
         ("limit=-1", "unsigned integer"),
         ("offset=x", "unsigned integer"),
         ("fuzzymatching=maybe", "true or false"),
@@ -250,6 +252,18 @@ async def test_wrong_queries_are_told_what_is_wrong(web: httpx.AsyncClient, quer
     answer = await web.get(f"/studies?{query}")
     assert answer.status_code == 400, answer.text
     assert reason in answer.json()["detail"]
+
+
+async def test_parameters_of_others_are_ignored_and_told(web: httpx.AsyncClient) -> None:
+    """PS3.18 8.3: dcm4chee sorts by one, tokens of gateways come in others."""
+    plain = await web.get("/studies?limit=1")
+    answer = await web.get("/studies?limit=1&orderby=-StudyDate&access_token=abc&_=17")
+    assert answer.json() == plain.json()
+    assert "orderby, access_token" in answer.headers["warning"]
+    assert plain.headers["warning"] in answer.headers["warning"]
+    nothing = await web.get("/studies?PatientID=nobody&orderby=x")
+    assert nothing.status_code == 204
+    assert "orderby" in nothing.headers["warning"]
 
 
 async def test_wrong_uid_in_the_path(web: httpx.AsyncClient) -> None:

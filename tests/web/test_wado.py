@@ -236,6 +236,21 @@ async def test_every_long_value_is_bulk_data_byte_by_byte(web: Web) -> None:
     assert nested > 5
 
 
+async def test_an_instance_asked_for_as_its_frames_is_its_pixel_data(web: Web) -> None:
+    """Table 10.4.4-1, note 3."""
+    item = next(item for item in web.truth.items if item.transfer_syntax == "1.2.840.10008.1.2.4.50")
+    for accept in ("image/jpeg", 'multipart/related; type="image/jpeg"'):
+        answer = await web.get(path_of(item), accept)
+        assert answer.status_code == 200, answer.text
+        pixel_data = await web.get(f"{path_of(item)}/pixeldata", accept)
+        assert (
+            next(generate_frames(read(item.path).PixelData, number_of_frames=1)).rstrip(b"\0")
+            in answer.content
+        )
+        kept = answer.headers["content-type"].partition("; boundary")[0]
+        assert kept == pixel_data.headers["content-type"].partition("; boundary")[0]
+
+
 async def test_all_bulk_data_of_an_instance_is_what_its_parts_are_alone(web: Web) -> None:
     for item in web.truth.items[::7]:
         answer = await web.get(path_of(item) + "/bulkdata", OCTETS)
@@ -392,6 +407,8 @@ async def test_only_what_is_wanted_is_sent(web: Web) -> None:
     assert (await web.get(path, "application/dicom", **{"If-None-Match": etag})).status_code == 304
     assert (await web.get(path, "application/dicom", **{"If-None-Match": '"other"'})).status_code == 200
     part = await web.get(path, "application/dicom", Range="bytes=128-131")
+    beyond = await web.get(path, "application/dicom", Range="bytes=99999999-")
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{len(whole.content)}")
     assert (part.status_code, part.content) == (206, b"DICM")
     assert part.headers["content-range"] == f"bytes 128-131/{len(whole.content)}"
     tail = await web.get(path, "application/dicom", Range="bytes=-10")
@@ -427,6 +444,7 @@ async def test_only_what_is_wanted_is_sent(web: Web) -> None:
         ("{0}/frames/" + ",".join(["1"] * 10_001), OCTETS, 400),
         ("{0}/frames/1", "image/jpeg", 406),
         ("{0}/frames/1", "text/html", 406),
+        ("{0}", "application/dicom, text/html", 400),
         ("{0}/frames/1", OCTETS + "; transfer-syntax=1.2.3", 406),
         ("{0}", "application/dicom; transfer-syntax=1.2.840.10008.1.2", 406),
         ("{0}", "application/dicom; transfer-syntax=nonsense", 406),

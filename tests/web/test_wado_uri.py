@@ -140,6 +140,7 @@ async def test_the_transfer_syntax_is_the_one_asked_for_else_explicit_little_end
         {"seriesUID": "a/../b"},
         {"objectUID": ["1.2", "1.3"]},
         {"contentType": "dicom"},
+        {"contentType": "application/dicom,image/jpeg"},
         {"contentType": "application/dicom;transfer-syntax=1.2.840.10008.1.2.1"},
         {"contentType": "text/html;charset=utf-8"},
         {"contentType": DICOM, "transferSyntax": "explicit"},
