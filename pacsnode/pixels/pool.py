@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import math
 import os
+import shutil
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -17,7 +18,6 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Final
 
 from pacsnode.dicom.patient import Coercion
@@ -167,7 +167,7 @@ class Transcoder:
         Raises OutOfResources, OSError.
         """
         await self._prepare()
-        return Path(await asyncio.to_thread(mkdtemp, dir=self._spool, prefix=prefix))
+        return Path(await asyncio.to_thread(tempfile.mkdtemp, SUFFIX, prefix, self._spool))
 
     def targets_of(self, stored: UID) -> tuple[UID, ...]:
         """The transfer syntaxes an object may be sent in here, `stored` first; see plan.targets_of."""
@@ -372,4 +372,7 @@ def _empty(spool: Path) -> None:
     """Make the folder; results that a killed node left in it are of no use. Nothing else is touched."""
     spool.mkdir(parents=True, exist_ok=True)
     for path in spool.glob(f"*{SUFFIX}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -131,8 +131,12 @@ async def test_what_a_killed_node_left_in_the_spool_goes_at_first_use(
     transcoder: Transcoder, report: tuple[Path, int, UID], spool: Path
 ) -> None:
     leave(spool / "77.transcoded")
+    leave(spool / "store-abc.transcoded" / "0")
     await transcoder.transcode(*report, IMPLICIT_VR_LE)
     assert spool / "77.transcoded" not in files_in(spool)
+    assert not (spool / "store-abc.transcoded").exists()
+    folder = await transcoder.new_folder("store-")
+    assert folder.parent == spool
 
 
 async def test_a_worker_killed_in_the_middle_costs_one_object(
