@@ -32,6 +32,9 @@ def test_fragments_are_passed_over(path: Path, tmp_path: Path, monkeypatch: pyte
             dcmwrite(tmp_path / "object.dcm", data_set)
         except Exception:
             pytest.skip("pydicom cannot write what it has read")
+        pixels = data_set.get("PixelData", b"")
+        if not pixels or len(pixels) % 2:
+            pytest.skip("its pixel data is cut off")
     size = (tmp_path / "object.dcm").stat().st_size
     item = part10(path)
     located = Located(UID(item.sop_class), UID(item.sop), UID(item.transfer_syntax), "object.dcm", size, 1)
