@@ -1,29 +1,39 @@
 """Work done ahead of time, while nobody is waiting for anything: once nothing has arrived for a while.
 
-A little at a time, and nothing while objects arrive or are being sent.
+A little at a time, and next to nothing while objects arrive or are being sent, or something is searched for.
 """
 
 import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
-from pacsnode.archive.workers import Workers
 from pacsnode.errors import OutOfResources
 
 log = structlog.get_logger()
 
 QUIET: Final = 1.5  # seconds without an arrival before what came is taken to be complete for now
+PATIENCE: Final = 2.0  # seconds; where it is never quiet a bit of work is done that often all the same
+
+
+class Asked(Protocol):
+    """What is asked for something from time to time."""
+
+    @property
+    def asked_at(self) -> float:
+        """When it last was, on the monotonic clock."""
+        ...
 
 
 class Ahead:
     """Says when to work ahead, and when to rest."""
 
-    def __init__(self, file_readers: Workers) -> None:
-        self._file_readers = file_readers
+    def __init__(self, *asked: Asked) -> None:
+        """`asked`: those that do what somebody waits for."""
+        self._asked = asked
         self._arrived = asyncio.Event()
         self._last_arrival = 0.0
         self._background: asyncio.Task[None] | None = None
@@ -48,16 +58,23 @@ class Ahead:
         self._arrived.set()
 
     async def rest(self, pause: float) -> None:
-        """For `pause` seconds, and for as long as somebody is waiting."""
+        """For `pause` seconds, and while somebody is waiting, but not for ever."""
         await asyncio.sleep(pause)
-        while self.is_busy():  # noqa: ASYNC110 - quiet is no event
+        until = time.monotonic() + PATIENCE
+        while self.is_busy() and time.monotonic() < until:  # noqa: ASYNC110 - quiet is no event
             await asyncio.sleep(10 * pause)
 
+    def rest_in_thread(self, pause: float) -> None:
+        """While somebody is waiting, looking every `pause` seconds, but not for ever."""
+        until = time.monotonic() + PATIENCE
+        while self.is_busy() and time.monotonic() < until:
+            time.sleep(pause)
+
     def is_busy(self) -> bool:
-        """Whether somebody waits, or objects arrive or are being sent; in any thread."""
+        """Whether somebody waits, or objects arrive or are sent, or there are searches; in any thread."""
         if self.is_closing:
             return False
-        last = max(self._last_arrival, self._file_readers.asked_at)
+        last = max(self._last_arrival, *(one.asked_at for one in self._asked))
         return self.waiting > 0 or time.monotonic() - last < QUIET / 3
 
     async def _run(self, jobs: tuple[Callable[[], Awaitable[None]], ...]) -> None:

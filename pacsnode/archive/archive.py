@@ -99,7 +99,7 @@ class Archive:
         self.totals = TotalsOfArchive(self._readers, layout.root)
         self.aliases = Aliases(self._readers)
         self._file_readers = Workers(options.readers)  # apart: a slow disk shall not keep arrivals waiting
-        self._ahead = Ahead(self._file_readers)
+        self._ahead = Ahead(self._file_readers, self._search)
         self._derived: Derived  # these four are made by open()
         self.frames: Frames
         self.metadata: Metadata

@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import sqlite3
-import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -215,8 +214,8 @@ class _Yielding:
 
     def read(self, position: int, length: int) -> bytes:
         self.reads += 1
-        while self.reads % READS_AT_ONCE == 0 and self.ahead.is_busy():
-            time.sleep(PAUSE)
+        if self.reads % READS_AT_ONCE == 0:
+            self.ahead.rest_in_thread(PAUSE)
         if self.ahead.is_closing:
             raise InterruptedError
         return self.file.read(position, length)

@@ -7,6 +7,7 @@ generator ends the statement.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Generic, TypeVar, cast
 
@@ -45,6 +46,7 @@ class Search:
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
+        self.asked_at = 0.0  # when somebody last waited for matches, on the monotonic clock
 
     def find(self, query: Query) -> AsyncGenerator[list[Match], None]:
         """Yield the matches of `query`; as `find_as`."""
@@ -60,6 +62,7 @@ class Search:
         scan = _Scan(self._readers, query, made_of)
         try:
             while not scan.done:
+                self.asked_at = time.monotonic()
                 if matches := await scan.next_chunk():
                     yield matches
         except sqlite3.Error as error:
