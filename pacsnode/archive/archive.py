@@ -275,8 +275,10 @@ class Archive:
         """The matches of a query in chunks, as they are found; closing the generator stops the search."""
         return self._search.find(query)
 
-    def search_as(self, query: Query, made_of: Callable[[Match], _Made]) -> AsyncGenerator[list[_Made], None]:
-        """As `search`, giving what `made_of` makes of each match, in the thread that found it."""
+    def search_as(
+        self, query: Query, made_of: Callable[[list[Match]], list[_Made]]
+    ) -> AsyncGenerator[list[_Made], None]:
+        """As `search`, giving what `made_of` makes of matches, one each, in the thread that found them."""
         return self._search.find_as(query, made_of)
 
     async def count(self, query: Query) -> int:

@@ -57,11 +57,11 @@ class Locator:
         try:
             values = {level.table: dumps(values) for level, values in retrieval.keys}
             sql = _sql_of(tuple(level for level, _ in retrieval.keys))
-            cursor, chunk = await connection.begin(sql, values, _located, CHUNK)
+            cursor, chunk = await connection.begin(sql, values, _next_chunk)
             while chunk:
                 yield chunk
                 # SQLite has ended the statement with its last row: no hop is wanted for that.
-                chunk = list(await cursor.fetchmany(CHUNK)) if len(chunk) == CHUNK else []
+                chunk = await connection.go_on(cursor, _next_chunk) if len(chunk) == CHUNK else []
             usable = True
         except sqlite3.Error as error:
             raise MatchesNotCounted(f"the index cannot be read: {error}") from error
@@ -73,12 +73,14 @@ class Locator:
             self._readers.release(connection, usable=usable)
 
 
-def _located(_cursor: sqlite3.Cursor, row: tuple[str, str, str, str, int, int, int]) -> Located:
+def _next_chunk(cursor: sqlite3.Cursor) -> list[Located]:
     """Runs in the reader's thread. Many instances share few SOP classes and transfer syntaxes."""
-    sop_class, sop_instance, transfer_syntax, path, size, token, coerced = row
-    return Located(
-        UID(intern(sop_class)), UID(sop_instance), UID(intern(transfer_syntax)), path, size, token, coerced
-    )
+    return [
+        Located(
+            UID(intern(sop_class)), UID(sop_instance), UID(intern(transfer_syntax)), path, size, token, alias
+        )
+        for sop_class, sop_instance, transfer_syntax, path, size, token, alias in cursor.fetchmany(CHUNK)
+    ]
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import aiosqlite
 
@@ -22,27 +22,30 @@ MMAP: Final = 1 << 30  # bytes of the index mapped instead of read
 BUSY_TIMEOUT: Final = 5.0  # seconds; a reader only ever waits for a checkpoint that restarts the log
 
 Parameters = Mapping[str, object]
-RowFactory = Callable[[sqlite3.Cursor, Any], Any]
+_Result = TypeVar("_Result")
+Step = Callable[[sqlite3.Cursor], _Result]
 
 
 class Reader(aiosqlite.Connection):
-    """A connection that begins a statement and fetches its first rows at one go.
+    """A connection whose thread does more at one go than aiosqlite's would.
 
-    A hop to its thread and back costs more than the rows of a query by key.
+    A hop to it and back costs more than the rows of a query by key; what is made of rows is made there too.
     """
 
     async def begin(
-        self, sql: str, parameters: Parameters, row_factory: RowFactory, rows: int
-    ) -> tuple[aiosqlite.Cursor, list[Any]]:
-        """The cursor of a statement and its first `rows`, as `row_factory` makes them."""
+        self, sql: str, parameters: Parameters, step: Step[_Result]
+    ) -> tuple[sqlite3.Cursor, _Result]:
+        """The cursor of a statement, and what the first step makes of it."""
 
-        def begin() -> tuple[sqlite3.Cursor, list[Any]]:
+        def begin() -> tuple[sqlite3.Cursor, _Result]:
             cursor = self._conn.execute(sql, parameters)
-            cursor.row_factory = row_factory
-            return cursor, cursor.fetchmany(rows)
+            return cursor, step(cursor)
 
-        cursor, first = await self._execute(begin)  # type: ignore[no-untyped-call]
-        return aiosqlite.Cursor(self, cursor), first
+        return cast("tuple[sqlite3.Cursor, _Result]", await self._execute(begin))  # type: ignore[no-untyped-call]
+
+    async def go_on(self, cursor: sqlite3.Cursor, step: Step[_Result]) -> _Result:
+        """What the next step makes of a cursor."""
+        return cast(_Result, await self._execute(step, cursor))  # type: ignore[no-untyped-call]
 
 
 class Readers:

@@ -11,8 +11,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Generic, TypeVar, cast
 
-import aiosqlite
-
 from pacsnode.archive.kept import restored
 from pacsnode.archive.plan import BoundPlan
 from pacsnode.archive.readers import Reader, Readers
@@ -50,12 +48,12 @@ class Search:
 
     def find(self, query: Query) -> AsyncGenerator[list[Match], None]:
         """Yield the matches of `query`; as `find_as`."""
-        return self.find_as(query, _as_it_is)
+        return self.find_as(query, _as_they_are)
 
     async def find_as(
-        self, query: Query, made_of: Callable[[Match], _Made]
+        self, query: Query, made_of: Callable[[list[Match]], list[_Made]]
     ) -> AsyncGenerator[list[_Made], None]:
-        """Yield what `made_of` makes of each match in the reader's thread; never an empty chunk.
+        """Yield what `made_of` makes of matches, one each, in the reader's thread; never an empty chunk.
 
         Raises OutOfResources when the index cannot be read or too many queries are running.
         """
@@ -71,26 +69,27 @@ class Search:
             await scan.close()
 
 
-def _as_it_is(match: Match) -> Match:
-    return match
+def _as_they_are(matches: list[Match]) -> list[Match]:
+    return matches
 
 
 class _Scan(Generic[_Made]):
     """One statement under way. Its connection goes back as soon as the last row is there."""
 
-    def __init__(self, readers: Readers, query: Query, made_of: Callable[[Match], _Made]) -> None:
+    def __init__(self, readers: Readers, query: Query, made_of: Callable[[list[Match]], list[_Made]]) -> None:
         bound = plan_for(query)
         sql, constants = sql_of(bound.plan)
         self._sql = sql
         self._parameters = {**constants, **bound.parameters}
         self._readers = readers
-        self._row_reader = _row_reader(query, bound, made_of)
+        self._matches_of = _matches_reader(query, bound)
+        self._made_of = made_of
         self._chunk, self._most = HEADER_CHUNKS if bound.header_keys else CHUNKS
         in_python = not bound.plan.limited
         self._skip = query.offset if in_python else 0
         self._left = query.limit if in_python else None
         self._connection: Reader | None = None
-        self._cursor: aiosqlite.Cursor | None = None
+        self._cursor: sqlite3.Cursor | None = None
         self._interrupted = False
         self.done = False
 
@@ -98,30 +97,34 @@ class _Scan(Generic[_Made]):
         """The matches among the next rows; empty when there are none among them."""
         asked = self._chunk
         self._chunk = min(2 * asked, self._most)
-        rows = await self._fetch(asked)
-        matches = [row for row in rows if row is not None]
+        rows, made = await self._step(asked)
         if self._skip:
-            skipped = min(self._skip, len(matches))
+            skipped = min(self._skip, len(made))
             self._skip -= skipped
-            matches = matches[skipped:]
+            made = made[skipped:]
         if self._left is not None:
-            matches = matches[: self._left]
-            self._left -= len(matches)
-        if len(rows) < asked:
+            made = made[: self._left]
+            self._left -= len(made)
+        if rows < asked:
             self._cursor = None  # SQLite has ended the statement with its last row: no hop is wanted for that
         if self._cursor is None or self._left == 0:
             await self.close()
-        return matches
+        return made
 
-    async def _fetch(self, number: int) -> list[_Made | None]:
-        """The next rows; the first begin the statement."""
+    async def _step(self, asked: int) -> tuple[int, list[_Made]]:
+        """How many rows came next, and what is made of their matches; the first begin the statement."""
+
+        def step(cursor: sqlite3.Cursor) -> tuple[int, list[_Made]]:
+            rows = cursor.fetchmany(asked)
+            return len(rows), self._made_of(self._matches_of(rows))
+
+        if self._connection is None:
+            self._connection = await self._readers.acquire()
         if self._cursor is not None:
-            return cast("list[_Made | None]", await self._interruptible(self._cursor.fetchmany(number)))
-        self._connection = await self._readers.acquire()
-        self._cursor, rows = await self._interruptible(
-            self._connection.begin(self._sql, self._parameters, self._row_reader, number)
-        )
-        return rows
+            return await self._interruptible(self._connection.go_on(self._cursor, step))
+        beginning = self._connection.begin(self._sql, self._parameters, step)
+        self._cursor, first = await self._interruptible(beginning)
+        return first
 
     async def close(self) -> None:
         """End the statement and give the connection back; harmless when that was done."""
@@ -131,7 +134,7 @@ class _Scan(Generic[_Made]):
             return
         try:
             if self._cursor is not None and not self._interrupted:
-                await self._cursor.close()
+                await connection.go_on(self._cursor, sqlite3.Cursor.close)
         finally:
             self._readers.release(connection, usable=not self._interrupted)
 
@@ -147,19 +150,12 @@ class _Scan(Generic[_Made]):
             raise
 
 
-def _row_reader(
-    query: Query, bound: BoundPlan, made_of: Callable[[Match], _Made]
-) -> Callable[[sqlite3.Cursor, _Row], _Made | None]:
-    """What is made of a row, None of one that is no match; runs in the reader's thread."""
+def _matches_reader(query: Query, bound: BoundPlan) -> Callable[[list[_Row]], list[Match]]:
+    """The matches among rows; runs in the reader's thread."""
     if bound.plan.columns and bound.is_exact:
-        return lambda _cursor, row: made_of(cast(Match, row))
+        return lambda rows: cast("list[Match]", rows)
     match_of = _match_reader(query, bound)
-
-    def read(_cursor: sqlite3.Cursor, row: _Row) -> _Made | None:
-        match = match_of(row)
-        return None if match is None else made_of(match)
-
-    return read
+    return lambda rows: [match for row in rows if (match := match_of(row)) is not None]
 
 
 def _match_reader(query: Query, bound: BoundPlan) -> Callable[[_Row], Match | None]:

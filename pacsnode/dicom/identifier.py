@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Final
 
 from pydicom.datadict import dictionary_VR
@@ -159,6 +160,34 @@ def _swapped(data: bytes, size: int) -> bytes:
     return b"".join(data[i : i + size][::-1] for i in range(0, len(data), size))
 
 
+# What is neither a number nor text has no encode(); what is not ASCII, or long, goes another way too
+_NOT_PLAIN: Final = (AttributeError, UnicodeEncodeError, IndexError)
+
+
+class _Elements(dict[RowValue, bytes]):
+    """The encoded elements of a key by its values, with the constants before them; the first are kept.
+
+    Raises one of _NOT_PLAIN for what is not short and ASCII.
+    """
+
+    def __init__(self, writer: ElementWriter, between: bytes, tag: int, vr: str) -> None:
+        self._head = between + writer.head(tag, vr)
+        self._pad = pad_of(vr)
+        self._lengths = writer.long_lengths if writer.is_long(vr) else writer.short_lengths
+        self._number = writer.number_writer(vr)
+
+    def __missing__(self, value: RowValue) -> bytes:
+        data = self._number(value) if value.__class__ is int else (value or "").encode("ascii")  # type: ignore
+        length = len(data)
+        if length & 1:
+            element = self._head + self._lengths[length + 1] + data + self._pad
+        else:
+            element = self._head + self._lengths[length] + data
+        if len(self) < _KNOWN:
+            self[value] = element
+        return element
+
+
 class ResponseEncoder:
     """Writes the identifiers that answer one query.
 
@@ -185,40 +214,28 @@ class ResponseEncoder:
             before = [constant for constant in constants if constant[0] < tag]
             constants = constants[len(before) :]
             self._between.append(b"".join(self._writer.element(*constant, charset="") for constant in before))
-        self._slots = [
-            (
-                between + self._writer.head(tag, vr),
-                pad_of(vr),
-                self._writer.long_lengths if self._writer.is_long(vr) else self._writer.short_lengths,
-                self._writer.number_writer(vr),
-                dict[RowValue, bytes](),
-            )
+        self._elements = [
+            _Elements(self._writer, between, tag, vr).__getitem__
             for between, (tag, vr) in zip(self._between, self._keys, strict=False)
         ]
 
-    def encode(self, values: Sequence[RowValue]) -> bytes:
-        """The identifier of one match; `values` in the order of the keys of the query."""
-        if not self._plain:
-            return self._encode_any(values)
-        parts: list[bytes] = []
+    def encode(self, matches: Sequence[Sequence[RowValue]]) -> list[bytes]:
+        """The identifier of each match; its values are in the order of the keys of the query."""
+        if not (self._plain and self._keys and matches):
+            return [self._encode_any(values) for values in matches]
+        try:  # key by key: Python has least to do then
+            columns = zip(*matches, strict=True)
+            elements = [map(of, column) for of, column in zip(self._elements, columns, strict=True)]
+            return [b"".join(parts) for parts in zip(*elements, repeat(self._between[-1]))]
+        except _NOT_PLAIN:
+            return [self._encode_one(values) for values in matches]
+
+    def _encode_one(self, values: Sequence[RowValue]) -> bytes:
         try:
-            for (head, pad, lengths, number, known), value in zip(self._slots, values, strict=True):
-                element = known.get(value)
-                if element is None:
-                    # What is neither a number nor text has no encode(): it goes the long way.
-                    data = number(value) if value.__class__ is int else (value or "").encode("ascii")  # type: ignore
-                    length = len(data)
-                    if length & 1:
-                        element = head + lengths[length + 1] + data + pad
-                    else:
-                        element = head + lengths[length] + data
-                    if len(known) < _KNOWN:
-                        known[value] = element
-                parts.append(element)
-        except (AttributeError, UnicodeEncodeError, IndexError):
+            parts = [of(value) for of, value in zip(self._elements, values, strict=True)]
+        except _NOT_PLAIN:
             return self._encode_any(values)
-        parts.append(self._between[-1])
-        return b"".join(parts)
+        return b"".join((*parts, self._between[-1]))
 
     def _encode_any(self, values: Sequence[RowValue]) -> bytes:
         """Sequences, long values, text that is not ASCII."""

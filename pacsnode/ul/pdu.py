@@ -203,10 +203,14 @@ def p_data_messages(
     before = (
         _HEADERS.pack(_P_DATA_TF, len(command) + 6, len(command) + 2, context_id, _COMMAND | _LAST) + command
     )
+    heads: dict[int, bytes] = {}
     parts: list[bytes] = []
     for data in data_sets:
         length = len(data)
-        parts += (before, _HEADERS.pack(_P_DATA_TF, length + 6, length + 2, context_id, _LAST), data)
+        if (head := heads.get(length)) is None:
+            head = before + _HEADERS.pack(_P_DATA_TF, length + 6, length + 2, context_id, _LAST)
+            heads[length] = head
+        parts += (head, data)
     return [b"".join(parts)]
 
 

@@ -1,6 +1,6 @@
 """Results of a search as DICOM JSON, made row by row (PS3.18 10.6.3.3, F.2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from pacsnode.archive.search import Match
@@ -22,7 +22,7 @@ Write = Callable[[Value | int | None], str]
 
 
 class ResultWriter:
-    """Writes the object of each match; called in readers' threads."""
+    """Writes the objects of matches; called in readers' threads."""
 
     def __init__(self, web_query: WebQuery, root: str) -> None:
         """`root`: the base URI of the services, which Retrieve URL begins with."""
@@ -51,7 +51,10 @@ class ResultWriter:
         self._root = root
         self._path = [(name, positions[tag]) for name, tag in _PATHS[query.level]]
 
-    def __call__(self, match: Match) -> str:
+    def __call__(self, matches: Iterable[Match]) -> list[str]:
+        return [self._object(match) for match in matches]
+
+    def _object(self, match: Match) -> str:
         parts: list[str] = []
         for position, head, write, optional in self._members:
             if position < 0:

@@ -39,4 +39,4 @@ def test_bytes_that_a_vr_does_not_allow_are_answered_as_they_came(raw: bytes) ->
     sex = str(patient_row(T00100040=raw)["patient_sex"])
     keys = (key_of(Requested(0x00100040, "CS")),)
     query = Query(Level.PATIENT, InformationModel.PATIENT_ROOT, keys)
-    assert raw in ResponseEncoder(query, LITTLE_ENDIAN, "NODE").encode([sex])
+    assert raw in ResponseEncoder(query, LITTLE_ENDIAN, "NODE").encode([[sex]])[0]

@@ -45,7 +45,7 @@ def query(*keys: tuple[int, str], charset: str = "") -> Query:
 
 
 def respond(asked: Query, *values: RowValue, encoding: Encoding = ENCODINGS[0]) -> Dataset:
-    return decoded(ResponseEncoder(asked, encoding, "ARCHIVE").encode(values), encoding)
+    return decoded(ResponseEncoder(asked, encoding, "ARCHIVE").encode([values])[0], encoding)
 
 
 @pytest.mark.parametrize("transfer_syntax", SYNTAXES)
@@ -130,7 +130,7 @@ def test_response_is_what_pydicom_writes(encoding: Encoding) -> None:
     keys = tuple(Key(tag, dictionary_VR(tag), Matching.UNIVERSAL) for tag in tags)
     asked = Query(Level.IMAGE, InformationModel.STUDY_ROOT, keys)
     values = ("20240105", "CT\\SR", "DOE^JOHN", "", "1.2.3", 42, 512)
-    assert ResponseEncoder(asked, encoding, "ARCHIVE").encode(values) == encoded(expected, encoding)
+    assert ResponseEncoder(asked, encoding, "ARCHIVE").encode([values])[0] == encoded(expected, encoding)
 
 
 def test_response_without_keys_still_names_level_and_place() -> None:
