@@ -23,6 +23,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    union_all,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.operators import custom_op
@@ -44,6 +45,7 @@ from pacsnode.dicom.information_model import Level
 SHAPES_KEPT: Final = 512  # statements; every client has a handful of shapes
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
+_INDEXED: Final = frozenset({Operator.EQUAL, Operator.PREFIX, Operator.PREFIX_GLOB, Operator.NO_NAME})
 _PARENT: Final = {
     Level.STUDY: (patient, study.c.patient_fk),
     Level.SERIES: (study, series.c.study_fk),
@@ -62,13 +64,30 @@ def sql_of(plan: Plan) -> tuple[str, dict[str, object]]:
         source = source.outerjoin(header, header.c.instance_id == _representative(plan.level))
     statement = select(*columns).select_from(source)
     for condition in plan.conditions:
-        statement = statement.where(or_(*[_expression(term, names) for term in condition]))
+        statement = statement.where(_condition(plan, condition, names))
     if plan.ordered:
         statement = statement.order_by(TABLE_OF[plan.level].c.id)
     if plan.limited:
         statement = statement.limit(bindparam("limit")).offset(bindparam("offset"))
     compiled = statement.compile(dialect=_DIALECT)
     return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
+
+
+def _condition(
+    plan: Plan, terms: tuple[Term, ...], names: Iterator[BindParameter[object]]
+) -> ColumnElement[bool]:
+    """The terms joined by OR.
+
+    Where they are all there is, each is looked up for itself: SQLite would try all of them on every row that
+    one has found, and take names apart for it. Beside other conditions that could find too much.
+    """
+    alternatives = [_expression(term, names) for term in terms]
+    alone = len(plan.conditions) == 1 and len(terms) > 1
+    if not alone or not _INDEXED.issuperset(term.operator for term in terms):
+        return or_(*alternatives)
+    table = metadata.tables[_table(terms[0].column)]
+    found = [select(table.c.id).where(each).correlate(None) for each in alternatives]
+    return table.c.id.in_(union_all(*found))
 
 
 def _column(name: str) -> ColumnElement[object]:
