@@ -528,6 +528,28 @@ async def test_index_that_went_away_is_out_of_resources(search: Search, rows: Ro
         await find(search, ask(Level.STUDY, PROTOCOL_NAME_OF_HEADER))
 
 
+async def test_who_is_done_soon_is_waited_for(readers: Readers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers_module, "PATIENCE", 3600)
+    first = await readers.acquire()
+    others = [asyncio.create_task(readers.acquire()) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    others.pop().cancel()
+    readers.release(first)
+    done, waiting = await asyncio.wait(others, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert [await task for task in done] == [first]
+    readers.release(first)
+    assert await waiting.pop() is first
+    readers.release(first)
+    assert readers.in_use == 0
+
+
+async def test_who_takes_long_keeps_nobody_waiting(readers: Readers) -> None:
+    taken = [await readers.acquire() for _ in range(3)]
+    assert readers.in_use == 3
+    for each in taken:
+        readers.release(each)
+
+
 async def test_index_that_is_missing_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError):
         await Readers(tmp_path / "none.sqlite", 1).open()
