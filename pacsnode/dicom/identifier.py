@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import repeat
 from typing import Final
 
@@ -75,6 +76,11 @@ def _requested_key(data_set: DataSet, tag: int, depth: int) -> RequestedKey:
     return RequestedKey(tag, vr, items=tuple(_requested(item, depth + 1) for item in data_set.items(tag)))
 
 
+@cache
+def _lengths(form: str) -> tuple[bytes, ...]:
+    return tuple(struct.pack(form, length) for length in range(_LENGTHS_AT_HAND))
+
+
 class ElementWriter:
     """Writes data elements in one encoding (PS3.5 7.1.2, 7.1.3)."""
 
@@ -83,8 +89,8 @@ class ElementWriter:
     def __init__(self, encoding: Encoding) -> None:
         self._implicit = encoding.implicit
         self._order = "<" if encoding.little_endian else ">"
-        self.short_lengths = [struct.pack(f"{self._order}H", n) for n in range(_LENGTHS_AT_HAND)]
-        self.long_lengths = [struct.pack(f"{self._order}I", n) for n in range(_LENGTHS_AT_HAND)]
+        self.short_lengths = _lengths(f"{self._order}H")
+        self.long_lengths = _lengths(f"{self._order}I")
 
     def is_long(self, vr: str) -> bool:
         """Whether the length of an element takes four bytes."""
