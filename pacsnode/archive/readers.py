@@ -6,6 +6,7 @@ commit before its statement began and never waits for the writer.
 
 import asyncio
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -63,7 +64,7 @@ class Readers:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._stopping: set[asyncio.Future[object]] = set()
         self._closed = False
-        self.in_use = 0
+        self._taken_at: dict[Reader, float] = {}  # those in use, on the monotonic clock
 
     async def open(self) -> None:
         """Open the first connection. Raises ArchiveError when the index cannot be read."""
@@ -89,13 +90,13 @@ class Readers:
         except TimeoutError:
             raise OutOfResources("too many queries at once") from None
         try:
-            if self.in_use >= self._size:
+            if self._has_a_crowd():
                 await self._wait_for_others()
             connection = self._idle.pop() if self._idle else await self._connect()
         except BaseException:
             self._slots.release()
             raise
-        self.in_use += 1
+        self._taken_at[connection] = time.monotonic()
         return connection
 
     def release(self, connection: Reader, *, usable: bool = True) -> None:
@@ -105,9 +106,20 @@ class Readers:
         else:
             self._idle.append(connection)
         self._slots.release()
-        self.in_use -= 1
+        self._taken_at.pop(connection, None)
         while self._waiting and not _wake(self._waiting.popleft()):
             pass
+
+    @property
+    def in_use(self) -> int:
+        return len(self._taken_at)
+
+    def _has_a_crowd(self) -> bool:
+        """Whether many have begun just now; who has had one for long waits for a peer, and will go on to."""
+        if self.in_use < self._size:
+            return False
+        lately = time.monotonic() - PATIENCE
+        return sum(taken > lately for taken in self._taken_at.values()) >= self._size
 
     async def _wait_for_others(self) -> None:
         """Until one has given its connection back, or nobody has for a while."""

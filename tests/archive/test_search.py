@@ -550,6 +550,17 @@ async def test_who_takes_long_keeps_nobody_waiting(readers: Readers) -> None:
         readers.release(each)
 
 
+async def test_who_has_taken_long_is_waited_for_by_nobody(
+    readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await readers.acquire()
+    monkeypatch.setattr(readers_module, "PATIENCE", 0.0)
+    await asyncio.sleep(0.01)
+    monkeypatch.setattr(readers, "_wait_for_others", None)  # whoever waited would fail
+    readers.release(await readers.acquire())
+    readers.release(first)
+
+
 async def test_index_that_is_missing_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError):
         await Readers(tmp_path / "none.sqlite", 1).open()
