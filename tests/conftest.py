@@ -1,6 +1,7 @@
 """Scenes that more than one room's tests need: a running node, real objects, real peers."""
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 import pydicom.data
 import pytest
 import pytest_asyncio
+import structlog
 from pydicom import dcmread
 
 from pacsnode.config import Settings
+from pacsnode.log import VALUE_QUOTING_LOGGERS
 from pacsnode.node import Node
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -146,6 +149,21 @@ def new_databases_are_copies() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(migrations, "upgrade", upgrade)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_left_as_found() -> Iterator[None]:
+    """A node that reloads its settings sets the level for all; a command logs to what is closed by now."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    library_levels = {name: logging.getLogger(name).level for name in VALUE_QUOTING_LOGGERS}
+    yield
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    for name, value in library_levels.items():
+        logging.getLogger(name).setLevel(value)
 
 
 @pytest.fixture(autouse=True)

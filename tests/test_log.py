@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -17,20 +16,6 @@ from tests.support.waiting import eventually
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def logging_left_as_found() -> Iterator[None]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    library_levels = {name: logging.getLogger(name).level for name in log.VALUE_QUOTING_LOGGERS}
-    yield
-    structlog.contextvars.clear_contextvars()
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-    for name, value in library_levels.items():
-        logging.getLogger(name).setLevel(value)
 
 
 @pytest.fixture

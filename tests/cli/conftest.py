@@ -1,12 +1,11 @@
 """The command line as its user sees it. In this process: test_scu_commands.py starts real ones."""
 
-import logging
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-import structlog
 
 from pacsnode import cli
 
@@ -21,10 +20,11 @@ class Ran:
 
 
 Pacsnode = Callable[..., Ran]
+LOGGED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[.*\n", re.MULTILINE)  # by a node of the scene
 
 
 @pytest.fixture
-def pacsnode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Pacsnode]:
+def pacsnode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pacsnode:
     """Run `pacsnode` with arguments, and variables as keywords."""
 
     def run(*arguments: object, **variables: str) -> Ran:
@@ -34,12 +34,7 @@ def pacsnode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["pacsnode", *map(str, arguments)])
             status = cli.main()
-        return Ran(status, *capsys.readouterr())
+        output, errors = capsys.readouterr()
+        return Ran(status, LOGGED.sub("", output), errors)
 
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield run
-    # a command logs to the standard error of its test, which is closed by now
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
+    return run
