@@ -18,7 +18,9 @@ from pydicom import dcmread
 from pacsnode.config import Settings
 from pacsnode.log import VALUE_QUOTING_LOGGERS
 from pacsnode.node import Node
+from tests.support import pynetdicom_reactor
 
+pynetdicom_reactor.patch()
 REPOSITORY = Path(__file__).resolve().parent.parent
 _NEEDED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
