@@ -20,7 +20,7 @@ from pacsnode.errors import ArchiveError, OutOfResources
 SPARE: Final = 28  # connections beyond the pool's size: a peer that reads its answers slowly keeps one busy
 WAIT: Final = 10.0  # seconds for a connection to become free
 # Seconds before one beyond the pool's size is taken. Short statements in many threads at once wait for the
-# interpreter's lock most of the time: 8 clients that searched by key got 620 answers/s, in turns 760 to 940.
+# interpreter's lock most of the time: 8 clients by key got 620 to 710 answers/s, in turns 760 to 810.
 PATIENCE: Final = 0.02
 CACHE: Final = 16 * 2**20  # bytes of pages per connection; the by-key indexes of 100,000 studies fit
 MMAP: Final = 1 << 30  # bytes of the index mapped instead of read

@@ -557,8 +557,11 @@ async def test_who_has_taken_long_is_waited_for_by_nobody(
     monkeypatch.setattr(readers_module, "PATIENCE", 0.0)
     await asyncio.sleep(0.01)
     monkeypatch.setattr(readers, "_wait_for_others", None)  # whoever waited would fail
-    readers.release(await readers.acquire())
-    readers.release(first)
+    second = await readers.acquire()
+    assert second is not first
+    assert readers.in_use == 2
+    for each in (first, second):
+        readers.release(each)
 
 
 async def test_index_that_is_missing_cannot_be_opened(tmp_path: Path) -> None:
