@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     ScalarSelect,
+    Select,
     Text,
     UnaryExpression,
     and_,
@@ -45,7 +46,9 @@ from pacsnode.dicom.information_model import Level
 SHAPES_KEPT: Final = 512  # statements; every client has a handful of shapes
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
-_INDEXED: Final = frozenset({Operator.EQUAL, Operator.PREFIX, Operator.PREFIX_GLOB, Operator.NO_NAME})
+_INDEXED: Final = frozenset(
+    {Operator.EQUAL, Operator.PREFIX, Operator.PREFIX_GLOB, Operator.SEARCH_GLOB, Operator.NO_NAME}
+)
 _PARENT: Final = {
     Level.STUDY: (patient, study.c.patient_fk),
     Level.SERIES: (study, series.c.study_fk),
@@ -81,13 +84,25 @@ def _condition(
     Where they are all there is, each is looked up for itself: SQLite would try all of them on every row that
     one has found, and take names apart for it. Beside other conditions that could find too much.
     """
-    alternatives = [_expression(term, names) for term in terms]
     alone = len(plan.conditions) == 1 and len(terms) > 1
     if not alone or not _INDEXED.issuperset(term.operator for term in terms):
-        return or_(*alternatives)
-    table = metadata.tables[_table(terms[0].column)]
-    found = [select(table.c.id).where(each).correlate(None) for each in alternatives]
-    return table.c.id.in_(union_all(*found))
+        return or_(*(_expression(term, names) for term in terms))
+    looked_up = [_looked_up(term, names) for term in terms]
+    found = metadata.tables[_table(terms[0].column)].c.id.in_(union_all(*(rows for rows, _ in looked_up)))
+    if any(term.operator is Operator.SEARCH_GLOB for term in terms):
+        return and_(found, or_(*(exactly for _, exactly in looked_up)))
+    return found
+
+
+def _looked_up(
+    term: Term, names: Iterator[BindParameter[object]]
+) -> tuple[Select[tuple[int]], ColumnElement[bool]]:
+    """The numbers of the rows that a term finds, perhaps too many, and what decides of them."""
+    if term.operator is Operator.SEARCH_GLOB:
+        rows = _search(term.column, next(names))
+        return rows, _column(term.column).op("GLOB")(next(names))
+    expression = _expression(term, names)
+    return select(metadata.tables[_table(term.column)].c.id).where(expression).correlate(None), expression
 
 
 def _column(name: str) -> ColumnElement[object]:
@@ -191,7 +206,10 @@ def _composed(
 
 
 def _searched(name: str, query: BindParameter[object]) -> ColumnElement[bool]:
-    """The rows a full-text table finds; its rows have the numbers of the table it is over."""
+    return _column(f"{_table(name)}.id").in_(_search(name, query))
+
+
+def _search(name: str, query: BindParameter[object]) -> Select[tuple[int]]:
+    """The rows a full-text table finds; they have the numbers of the table it is over."""
     full_text = FULL_TEXT[name]
-    found = select(full_text.c.rowid).where(literal_column(full_text.name).op("MATCH")(query))
-    return _column(f"{_table(name)}.id").in_(found)
+    return select(full_text.c.rowid).where(literal_column(full_text.name).op("MATCH")(query))

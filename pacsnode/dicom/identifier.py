@@ -6,10 +6,10 @@ Responses are written by hand: a query may have 100,000 of them, of a dozen shor
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import repeat
-from typing import Final
+from typing import Final, cast
 
 from pydicom.datadict import dictionary_VR
 
@@ -32,7 +32,7 @@ _LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "U
 CODED_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # by (0008,0005), PS3.5 6.1.2.2
 _WORD_SIZE: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}  # bytes
 _MAX_SHORT: Final = 0xFFFE  # bytes a length of two can tell
-_KNOWN: Final = 64  # elements kept of each key: modalities, sexes, descriptions come again and again
+_KNOWN: Final = 64  # numbers kept of each key: most counts are small
 _LENGTHS_AT_HAND: Final = 256  # the lengths of nearly all values, packed once
 
 RowValue = Value | int | None
@@ -166,32 +166,66 @@ def _swapped(data: bytes, size: int) -> bytes:
     return b"".join(data[i : i + size][::-1] for i in range(0, len(data), size))
 
 
-# What is neither a number nor text has no encode(); what is not ASCII, or long, goes another way too
-_NOT_PLAIN: Final = (AttributeError, UnicodeEncodeError, IndexError)
+# What is neither text nor a number; what is not ASCII; what is long
+_NOT_PLAIN: Final = (TypeError, UnicodeEncodeError, IndexError)
 
 
-class _Elements(dict[RowValue, bytes]):
-    """The encoded elements of a key by its values, with the constants before them; the first are kept.
+class _Heads(dict[int, str]):
+    """What stands before the values of a key, by their lengths: constants, tag, VR and length.
 
-    Raises one of _NOT_PLAIN for what is not short and ASCII.
+    Raises IndexError for a value that is not short.
     """
 
-    def __init__(self, writer: ElementWriter, between: bytes, tag: int, vr: str) -> None:
-        self._head = between + writer.head(tag, vr)
-        self._pad = pad_of(vr)
-        self._lengths = writer.long_lengths if writer.is_long(vr) else writer.short_lengths
-        self._number = writer.number_writer(vr)
+    def __init__(self, before: str, lengths: Sequence[bytes]) -> None:
+        self._before = before
+        self._lengths = lengths
 
-    def __missing__(self, value: RowValue) -> bytes:
-        data = self._number(value) if value.__class__ is int else (value or "").encode("ascii")  # type: ignore
-        length = len(data)
-        if length & 1:
-            element = self._head + self._lengths[length + 1] + data + self._pad
-        else:
-            element = self._head + self._lengths[length] + data
+    def __missing__(self, length: int) -> str:
+        head = self[length] = self._before + self._lengths[length + (length & 1)].decode("latin_1")
+        return head
+
+
+class _Numbers(dict[int | None, str]):
+    """The elements of a key with numbers of the index; None is sent with zero length."""
+
+    def __init__(self, heads: _Heads, pad: str, write: Callable[[int], bytes]) -> None:
+        self._heads = heads
+        self._pad = pad
+        self._write = write
+
+    def __missing__(self, number: int | None) -> str:
+        text = "" if number is None else self._write(number).decode("latin_1")
+        element = self._heads[len(text)] + text + self._pad * (len(text) & 1)
         if len(self) < _KNOWN:
-            self[value] = element
+            self[number] = element
         return element
+
+
+class _Elements:
+    """The elements of one key, of many matches at a time.
+
+    They are text whose characters are bytes (Latin-1): so the interpreter does by itself, without a step of
+    ours for every value, what is most of the work of an answer.
+    """
+
+    __slots__ = ("_heads", "_numbers", "_pads")
+
+    def __init__(self, writer: ElementWriter, before: bytes, tag: int, vr: str) -> None:
+        """`before`: constants that come before the key."""
+        lengths = writer.long_lengths if writer.is_long(vr) else writer.short_lengths
+        pad = pad_of(vr).decode("ascii")
+        self._heads = _Heads((before + writer.head(tag, vr)).decode("latin_1"), lengths)
+        self._pads = ("", pad) * (_LENGTHS_AT_HAND // 2)
+        self._numbers = _Numbers(self._heads, pad, writer.number_writer(vr))
+
+    def parts(self, values: Sequence[RowValue]) -> tuple[Iterable[str], ...]:
+        """Iterables that give in turns what the elements consist of. Raises one of _NOT_PLAIN."""
+        if not isinstance(values[0], str):
+            return (map(self._numbers.__getitem__, cast("Sequence[int | None]", values)),)
+        texts = cast("Sequence[str]", values)
+        "".join(texts).encode("ascii")
+        lengths = list(map(len, texts))
+        return (map(self._heads.__getitem__, lengths), texts, map(self._pads.__getitem__, lengths))
 
 
 class ResponseEncoder:
@@ -221,27 +255,31 @@ class ResponseEncoder:
             constants = constants[len(before) :]
             self._between.append(b"".join(self._writer.element(*constant, charset="") for constant in before))
         self._elements = [
-            _Elements(self._writer, between, tag, vr).__getitem__
+            _Elements(self._writer, between, tag, vr)
             for between, (tag, vr) in zip(self._between, self._keys, strict=False)
         ]
+        self._end = self._between[-1].decode("latin_1")
 
     def encode(self, matches: Sequence[Sequence[RowValue]]) -> list[bytes]:
         """The identifier of each match; its values are in the order of the keys of the query."""
         if not (self._plain and self._keys and matches):
             return [self._encode_any(values) for values in matches]
-        try:  # key by key: Python has least to do then
-            columns = zip(*matches, strict=True)
-            elements = [map(of, column) for of, column in zip(self._elements, columns, strict=True)]
-            return [b"".join(parts) for parts in zip(*elements, repeat(self._between[-1]))]
+        try:
+            return self._encode_plain(matches)
         except _NOT_PLAIN:
             return [self._encode_one(values) for values in matches]
 
+    def _encode_plain(self, matches: Sequence[Sequence[RowValue]]) -> list[bytes]:
+        columns = zip(*matches, strict=True)
+        keys = zip(self._elements, columns, strict=True)
+        parts = [part for elements, values in keys for part in elements.parts(values)]
+        return ["".join(texts).encode("latin_1") for texts in zip(*parts, repeat(self._end))]
+
     def _encode_one(self, values: Sequence[RowValue]) -> bytes:
         try:
-            parts = [of(value) for of, value in zip(self._elements, values, strict=True)]
+            return self._encode_plain([values])[0]
         except _NOT_PLAIN:
             return self._encode_any(values)
-        return b"".join((*parts, self._between[-1]))
 
     def _encode_any(self, values: Sequence[RowValue]) -> bytes:
         """Sequences, long values, text that is not ASCII."""
