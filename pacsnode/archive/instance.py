@@ -261,9 +261,9 @@ class IncomingInstance:
             header = scan(start, self.request.transfer_syntax, file.size, INDEXED_TAGS)
             row = checked_row(self.request, intake.rows, header)
         else:
+            file.append(chunks, intake.sync, last=True)  # the disk begins while the object is checked
             row = checked_row(self.request, intake.rows, self._scan_memory(chunks))
             file.digest_of(chunks)
-            file.append(chunks, sync=False, last=True)
         row.digest = file.digest()
         row.size = file.file_size
         file.finish(intake.sync)
