@@ -39,6 +39,7 @@ from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
 from pacsnode.archive.recovery import Recovered, recover
 from pacsnode.archive.rows import RowBuilder
 from pacsnode.archive.schema import migrate, remedy_for
+from pacsnode.archive.scribe import Scribe
 from pacsnode.archive.search import Match, Search
 from pacsnode.archive.settling import Settler
 from pacsnode.archive.small_files import SmallFiles
@@ -92,6 +93,7 @@ class Archive:
         durable = options.sync != "none"
         self._journal = journal
         self._settler = Settler(layout, journal, sync=durable)
+        self._scribe = Scribe(journal, self._settler)
         self._readers = Readers(layout.index, options.readers)
         self._search = Search(self._readers)
         self._locator = Locator(self._readers)
@@ -114,7 +116,8 @@ class Archive:
             layout,
             loop,
             Judge(index, Duplicates(options.duplicates)),
-            SmallFiles(layout, journal, self._settler, sync=durable),
+            SmallFiles(layout, sync=durable),
+            self._scribe,
             sync=options.sync,
             on_stored=self._tell_listeners,
         )
@@ -123,6 +126,7 @@ class Archive:
             layout=layout,
             workers=self._workers,
             writer=self._writer,
+            scribe=self._scribe,
             rows=RowBuilder(),
             sync=durable,
         )
@@ -207,6 +211,7 @@ class Archive:
         self._derived.close()
         self._workers.close()  # first: the jobs still running hand their rows to the writer
         self._writer.close()
+        self._scribe.close()
         self._settler.close()
         self._journal.close()
         self._lock.release()

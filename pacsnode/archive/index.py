@@ -142,16 +142,26 @@ class Index:
         if not self._connection.in_transaction:
             self._execute("BEGIN IMMEDIATE")
 
+    def write(self) -> None:
+        """Have in the transaction what was added: then its commit is a short step."""
+        if self._waiting:
+            self._lock()
+            self._write_all()
+
     def commit(self) -> list[StudyConflict]:
         """Commit; returns the conflicts between objects and their studies that were met."""
+        self._write_all()
+        if self._connection.in_transaction:
+            self._execute("COMMIT")
+        return self._parents.conflicts
+
+    def _write_all(self) -> None:
         added = " ".join(map(str, self._added)) if self._added and self._notes_changes else None
         noted = self._write(added)
         if added and not noted:
             self._lock()
             self._execute("INSERT INTO change (instances) VALUES (?)", (added,))
-        if self._connection.in_transaction:
-            self._execute("COMMIT")
-        return self._parents.conflicts
+        self._added.clear()
 
     def forget_changes(self, last: int) -> None:
         """Remove what every reader of changes has seen, but for the newest: numbers are not given twice."""

@@ -8,12 +8,13 @@ instance. The statuses that the errors below become are those of PS3.4 B.2.3.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import Final, Protocol
 
 from pacsnode.archive.direct import Buffer
+from pacsnode.archive.durability import Durability
 from pacsnode.archive.files import IncomingFile, Layout, digest
 from pacsnode.archive.kept import compressed
 from pacsnode.archive.rows import InstanceRow, RowBuilder
@@ -69,13 +70,15 @@ class Stored:
 class Arrival:
     """An object whose row waits for the next group commit.
 
-    Its file is in incoming/, or it is small and `content` is the file, still to be written.
+    Its file is in incoming/, or it is small and `content` is the file, still to be written. `durable`: what
+    the commit has to wait for; None: it is on the disk.
     """
 
     token: int
     row: InstanceRow
     future: asyncio.Future[Stored]
     content: bytes | None = None
+    durable: Durability | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +91,7 @@ class SmallObject:
     content: bytes
     data_offset: int
     future: asyncio.Future[Stored]
+    durable: Durability = field(default_factory=Durability)
 
     def arrive(self) -> Arrival:
         """Check it against its command. Raises DataSetMismatch and CannotUnderstand."""
@@ -96,13 +100,19 @@ class SmallObject:
         row = checked_row(self.request, self.rows, header)
         row.digest = digest(data).digest()
         row.size = len(self.content)
-        return Arrival(self.token, row, self.future, self.content)
+        return Arrival(self.token, row, self.future, self.content, self.durable)
 
 
 class ArrivalQueue(Protocol):
     """The writer, as seen from here."""
 
     def submit(self, arrival: Arrival | SmallObject) -> None: ...
+
+
+class SmallObjectQueue(Protocol):
+    """The scribe, as seen from here."""
+
+    def submit(self, small: SmallObject) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,7 @@ class Intake:
     layout: Layout
     workers: Workers
     writer: ArrivalQueue
+    scribe: SmallObjectQueue
     rows: RowBuilder
     sync: bool
 
@@ -238,37 +249,58 @@ class IncomingInstance:
             intake.workers.submit(partial(self._complete_in_worker, chunks, self._future))
             return
         content = b"".join([file.meta, *chunks])
-        intake.writer.submit(
-            SmallObject(file.token, self.request, intake.rows, content, file.data_offset, self._future)
-        )
+        small = SmallObject(file.token, self.request, intake.rows, content, file.data_offset, self._future)
+        intake.scribe.submit(small)  # both begin at once
+        intake.writer.submit(small)
 
     def _complete_in_worker(self, chunks: list[Buffer], future: asyncio.Future[Stored]) -> None:
+        file, writer = self._file, self._intake.writer
+        durable = None if file.is_open else Durability()
         try:
-            arrival = Arrival(self._file.token, self._arrive(chunks), future)
+            row = self._arrive_in_parts(chunks) if durable is None else self._arrive_at_once(chunks)
         except Exception as error:
-            self._file.remove()
+            file.remove()
             self._intake.loop.call_soon_threadsafe(settle, [(future, error)])
             return
-        self._intake.writer.submit(arrival)
+        writer.submit(Arrival(file.token, row, future, durable=durable))
+        if durable is not None:
+            self._make_durable(durable)
 
-    def _arrive(self, chunks: list[Buffer]) -> InstanceRow:
-        """Check the object against its command and write what is not yet written, durably."""
+    def _arrive_in_parts(self, chunks: list[Buffer]) -> InstanceRow:
+        """Check an object too long for memory, whose header is on disk already, and make it durable.
+
+        All of that before it is handed on: its sync may take long, and the writer has others to serve.
+        """
         file, intake = self._file, self._intake
-        if file.is_open:  # too long for memory: the header is on disk already
-            file.digest_of(chunks)
-            file.append(chunks, intake.sync, last=True)
-            start = memoryview(file.map())[file.data_offset :]
-            header = scan(start, self.request.transfer_syntax, file.size, INDEXED_TAGS)
-            row = checked_row(self.request, intake.rows, header)
-        else:
-            file.append(chunks, intake.sync, last=True)  # the disk begins while the object is checked
-            row = checked_row(self.request, intake.rows, self._scan_memory(chunks))
-            file.digest_of(chunks)
-        row.digest = file.digest()
-        row.size = file.file_size
+        file.digest_of(chunks)
+        file.append(chunks, intake.sync, last=True)
+        start = memoryview(file.map())[file.data_offset :]
+        header = scan(start, self.request.transfer_syntax, file.size, INDEXED_TAGS)
+        row = self._file_row(checked_row(self.request, intake.rows, header))
         file.finish(intake.sync)
-        intake.layout.prepare(row.path)
         return row
+
+    def _arrive_at_once(self, chunks: list[Buffer]) -> InstanceRow:
+        """Write an object, and check it against its command while the disk begins."""
+        self._file.append(chunks, self._intake.sync, last=True)
+        row = checked_row(self.request, self._intake.rows, self._scan_memory(chunks))
+        self._file.digest_of(chunks)
+        return self._file_row(row)
+
+    def _file_row(self, row: InstanceRow) -> InstanceRow:
+        row.digest = self._file.digest()
+        row.size = self._file.file_size
+        self._intake.layout.prepare(row.path)
+        return row
+
+    def _make_durable(self, durable: Durability) -> None:
+        """Sync the file while the writer puts its row into the transaction."""
+        failure: Exception | None = None
+        try:
+            self._file.finish(self._intake.sync)
+        except Exception as error:
+            failure = error
+        durable.tell(failure)
 
     def _scan_memory(self, chunks: list[Buffer]) -> Header:
         transfer_syntax = self.request.transfer_syntax

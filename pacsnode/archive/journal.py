@@ -16,7 +16,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -38,13 +37,18 @@ GROWTH: Final = 2 * 2**20  # bytes of zeros a segment grows by: what lies in blo
 
 
 class Segment:
-    """One file of the journal. `position` is where the next frame goes."""
+    """One file of the journal. `position` is where the next frame goes.
 
-    __slots__ = ("_descriptor", "_length", "path", "position")
+    `unfinished`: objects in it neither stored nor refused yet; `is_retired`: nothing more goes there.
+    """
+
+    __slots__ = ("_descriptor", "_length", "is_retired", "path", "position", "unfinished")
 
     def __init__(self, path: Path, flags: int) -> None:
         self.path = path
         self.position = 0
+        self.unfinished = 0
+        self.is_retired = False
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o644)
         self._length = os.fstat(self._descriptor).st_size // BLOCK * BLOCK
 
@@ -56,11 +60,11 @@ class Segment:
         self._write(frame, self.position)
         self.position += len(frame)
 
-    def rewind(self, position: int) -> None:
-        """Make what is behind `position` invalid. Raises OSError."""
+    def rewind(self) -> None:
+        """Make what is in it invalid. Raises OSError."""
         if self._length:
-            self._write(memoryview(mmap.mmap(-1, BLOCK)), position)
-        self.position = position
+            self._write(memoryview(mmap.mmap(-1, BLOCK)), 0)
+        self.position = 0
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -69,14 +73,6 @@ class Segment:
         while data:
             written = os.pwrite(self._descriptor, data, position)
             data, position = data[written:], position + written
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A point in the journal to come back to."""
-
-    segment: Segment
-    position: int
 
 
 class Journal:
@@ -104,30 +100,21 @@ class Journal:
         """Bytes in the present segment."""
         return 0 if self._current is None else self._current.position
 
-    def mark(self) -> Mark:
-        """Where the next record will be. Raises OSError."""
-        if self._current is None:
-            self._current = self._next_segment()
-        return Mark(self._current, self._current.position)
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Write records, at one go as far as they fit in a frame. Raises OSError: then rewind."""
+    def append(self, records: Sequence[Record]) -> Segment:
+        """Write records, at one go as far as they fit in a frame; the segment they are in. Raises OSError."""
         frame, end = self._frame, FRAME_HEADER
+        segment = self._current = self._current or self._next_segment()
         for record in records:
             if end + record.length > CAPACITY:
-                self._write(end)
+                self._write(segment, end)
                 end = FRAME_HEADER
             end = put_record(frame, end, record)
-        self._write(end)
+        self._write(segment, end)
+        return segment
 
-    def _write(self, end: int) -> None:
+    def _write(self, segment: Segment, end: int) -> None:
         self._sequence += 1  # even if it fails: no two frames of a session have the same
-        self.mark().segment.append(seal(self._frame, end, Place(self._session, self._sequence)))
-
-    @staticmethod
-    def rewind(mark: Mark) -> None:
-        """Take back what was appended since the mark; only before retire(). Raises OSError."""
-        mark.segment.rewind(mark.position)
+        segment.append(seal(self._frame, end, Place(self._session, self._sequence)))
 
     def retire(self) -> Segment | None:
         """End the present segment, to be settled and then recycled; None: there is nothing in it."""
@@ -135,6 +122,7 @@ class Journal:
         if segment is None or not segment.position:
             return None
         self._current = None
+        segment.is_retired = True
         return segment
 
     def take_former(self) -> list[Segment]:
@@ -144,11 +132,12 @@ class Journal:
 
     def recycle(self, segment: Segment) -> None:
         """Free a segment whose objects are safe in their own files. Raises OSError."""
-        segment.rewind(0)
+        segment.rewind()
         if self._free:  # one is enough; there are more when the disk has been slow for a while
             segment.close()
             segment.path.unlink()
         else:
+            segment.is_retired = False
             self._free.append(segment)
 
     def close(self) -> None:

@@ -28,7 +28,8 @@ _RECORD: Final = struct.Struct("<QdHI")  # token, stored_at, lengths of path and
 class Record:
     """An object in the journal: `content` is its whole file, `path` where that belongs below the data root.
 
-    `stored_at` is in seconds since the epoch.
+    `path` is empty where that was not known yet, `content` where the object was not kept: then its record
+    does not count. `stored_at` is in seconds since the epoch.
     """
 
     token: int
@@ -79,11 +80,15 @@ def first_place(path: Path) -> Place | None:
 
 
 def read_journal(folder: Path) -> Iterator[Record]:
-    """The records of all segments in the order in which they were written. Raises OSError."""
+    """The records of all segments in the order in which they were written, but for those revoked.
+
+    Raises OSError.
+    """
     starts = {path: first_place(path) for path in segments(folder)}
-    used = sorted((start, path) for path, start in starts.items() if start is not None)
-    for _, path in used:
-        yield from _read_segment(memoryview(path.read_bytes()))
+    used = [path for _, path in sorted((start, path) for path, start in starts.items() if start is not None)]
+    revoked = {record.token for path in used for record in _read_segment(path) if not record.content}
+    for path in used:
+        yield from (record for record in _read_segment(path) if record.token not in revoked)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -91,7 +96,8 @@ def segments(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.log") if path.stem.isdecimal()]
 
 
-def _read_segment(data: memoryview) -> Iterator[Record]:
+def _read_segment(path: Path) -> Iterator[Record]:
+    data = memoryview(path.read_bytes())
     at = 0
     last: Place | None = None
     while (facts := _facts(data, at)) is not None:

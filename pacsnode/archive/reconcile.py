@@ -19,8 +19,8 @@ from typing import Final
 from pacsnode.archive import derived
 from pacsnode.archive.files import Layout, Lock, digest
 from pacsnode.archive.index import Index, connect
-from pacsnode.archive.journal_frames import Record, read_journal, segments
-from pacsnode.archive.recovery import recover, restore
+from pacsnode.archive.journal_frames import Record, segments
+from pacsnode.archive.recovery import journaled, recover, restore
 from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.archive.schema import migrate
 from pacsnode.archive.stored_file import Unreadable, mapped, row_of_file
@@ -111,9 +111,9 @@ def verify(root: Path, deep: bool = False, progress: Progress | None = None) -> 
         connection = connect(layout.index)
         try:
             result = Verification()
-            journaled = {record.token: record.path for record in read_journal(layout.journal)}
-            _verify_rows(connection, layout, deep, journaled, result, progress)
-            _verify_files(connection, layout, set(journaled.values()), result)
+            waiting = {record.token: record.path for record in journaled(layout)}
+            _verify_rows(connection, layout, deep, waiting, result, progress)
+            _verify_files(connection, layout, set(waiting.values()), result)
             return result
         except sqlite3.Error as error:
             raise ArchiveError(f"the index cannot be read: {error}") from error
@@ -125,7 +125,7 @@ def _verify_rows(
     connection: sqlite3.Connection,
     layout: Layout,
     deep: bool,
-    journaled: Container[int],
+    waiting: Container[int],
     result: Verification,
     progress: Progress | None,
 ) -> None:
@@ -140,7 +140,7 @@ def _verify_rows(
         result.rows += 1
         finding = _finding(layout, path, size, kept if deep else None)
         incoming = finding is Finding.MISSING and layout.exists(layout.incoming_path(token, size))
-        if finding is not None and (incoming or token in journaled):
+        if finding is not None and (incoming or token in waiting):
             result.pending += 1
         elif finding is not None:
             result.problems.append(Problem(finding, path))
@@ -167,7 +167,7 @@ def _finding(layout: Layout, path: str, size: int, digest: bytes | None) -> Find
 
 
 def _verify_files(
-    connection: sqlite3.Connection, layout: Layout, journaled: Container[str], result: Verification
+    connection: sqlite3.Connection, layout: Layout, waiting: Container[str], result: Verification
 ) -> None:
     """Look for the row of every file."""
     for path in chain(_walk(layout, layout.objects), _walk(layout, layout.conflicts)):
@@ -175,7 +175,7 @@ def _verify_files(
         if not _is_indexed(connection, _sop_instance_named(path), path) and not _is_indexed(
             connection, _sop_instance_in(layout.absolute(path)), path
         ):
-            if path in journaled:
+            if path in waiting:
                 result.pending += 1
                 continue
             result.problems.append(Problem(Finding.NOT_INDEXED, path))
@@ -251,9 +251,9 @@ def _finish_old(layout: Layout) -> None:
                 connection.close()
             records = [record for record in unlisted.values() if isinstance(record, Record)]
         else:
-            records = list(read_journal(layout.journal))
+            records = list(journaled(layout))
     except (sqlite3.Error, ArchiveError):
-        records = list(read_journal(layout.journal))
+        records = list(journaled(layout))
     for record in records:
         restore(layout, record)
 

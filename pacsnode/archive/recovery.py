@@ -6,14 +6,18 @@ files.py and journal.py).
 
 import os
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import structlog
 
 from pacsnode.archive.files import Layout, digest
 from pacsnode.archive.journal_frames import Record, read_journal
-from pacsnode.dicom.part10 import data_offset_of
+from pacsnode.archive.rows import RowBuilder
+from pacsnode.archive.stored_file import row_of_content
+from pacsnode.dicom.part10 import data_offset_of, read_file_meta
 from pacsnode.dicom.uid import UID
+from pacsnode.errors import DataSetMismatch, OperationError
 
 log = structlog.get_logger()
 
@@ -57,7 +61,7 @@ def recover(connection: sqlite3.Connection, layout: Layout) -> Recovered:
             layout.place(source, target)
             layout.remove(source)
             recovered.finished += 1
-    for record in read_journal(layout.journal):
+    for record in journaled(layout):
         _recover_record(connection, layout, record, recovered)
     if recovered.finished or recovered.removed or recovered.restored or recovered.unlisted:
         log.warning(
@@ -68,6 +72,31 @@ def recover(connection: sqlite3.Connection, layout: Layout) -> Recovered:
             unlisted=len(recovered.unlisted),
         )
     return recovered
+
+
+def journaled(layout: Layout) -> Iterator[Record]:
+    """The objects of the journal, each with the path it has when its UIDs are its own.
+
+    Without those that are not what they were announced as: they were refused, or would have been.
+    """
+    rows = RowBuilder()
+    for record in read_journal(layout.journal):
+        if not record.path:
+            try:
+                record.path = _announced_path(record.content, rows)
+            except OperationError as error:
+                log.debug("journal.skipped", token=record.token, reason=str(error))
+                continue
+        yield record
+
+
+def _announced_path(content: bytes, rows: RowBuilder) -> str:
+    """Raises OperationError. The File Meta Information has the UIDs of the C-STORE request."""
+    meta = read_file_meta(content)
+    row = row_of_content(memoryview(content), rows)
+    if (row.sop_class, row.sop_instance) != (meta.sop_class, meta.sop_instance):
+        raise DataSetMismatch("it is not the object that was announced")
+    return row.path
 
 
 def _final_path(connection: sqlite3.Connection, layout: Layout, token: int) -> str | None:
@@ -105,7 +134,7 @@ def _recover_record(
     ).fetchone()
     if row is None:
         _remove_unlisted(connection, layout, record.path)
-        recovered.unlisted[record.token] = record
+        recovered.unlisted.setdefault(record.token, record)  # what replaces another is in incoming/, too
         return
     path, kept = row
     data = memoryview(record.content)[data_offset_of(record.content) :]

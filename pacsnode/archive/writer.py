@@ -1,10 +1,10 @@
 """The one writer of the index: group commit, and the files that go with it.
 
-A thread takes everything that waits and writes it in one transaction. Small objects are checked here, go to
-the journal and to their files before the commit; larger ones have a synced file in incoming/ and get their
-place after it. Then all of the group are answered at once: what is acknowledged is durable and has a row.
-Two threads take turns: while one writes its group and waits for the disk, the other takes what comes and
-checks it. So groups grow with the load and nobody waits for a timer.
+A thread takes everything that waits and writes it in one transaction. Small objects are checked here and
+written to their files before the commit, when the scribe has them in the journal; larger ones have a file in
+incoming/ and get their place after it. Rows go into the transaction while other threads still make the
+objects durable; the commit waits for that. Then all of the group are answered at once: what is acknowledged
+is durable and has a row. Groups grow with the load, and nobody waits for a timer.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from pacsnode.archive.files import Layout, out_of_resources
 from pacsnode.archive.index import Index
 from pacsnode.archive.instance import Arrival, SmallObject, Stored, settle
 from pacsnode.archive.judge import Judge, Verdict
+from pacsnode.archive.scribe import Scribe
 from pacsnode.archive.small_files import SmallFiles
 from pacsnode.errors import OutOfResources
 
@@ -49,10 +50,11 @@ _Result = tuple[asyncio.Future[Stored], Stored | Exception]
 class _Group:
     """What is written at one go. `results`: of what is answered already, for it was refused by a check."""
 
-    __slots__ = ("arrivals", "changes", "is_last", "results", "size")
+    __slots__ = ("arrivals", "changes", "is_last", "results", "size", "small")
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
+        self.small: list[SmallObject] = []
         self.changes: list[_Change] = []
         self.results: list[_Result] = []
         self.is_last = False
@@ -62,6 +64,7 @@ class _Group:
         """Take one entry, None for the end; a small object is checked."""
         self.size += 1
         if isinstance(entry, SmallObject):
+            self.small.append(entry)
             try:
                 self.arrivals.append(entry.arrive())
             except Exception as error:
@@ -84,6 +87,7 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         judge: Judge,
         small: SmallFiles,
+        scribe: Scribe,
         sync: str,
         on_stored: Callable[[], None],
     ) -> None:
@@ -96,21 +100,15 @@ class Writer:
         self._loop = loop
         self._judge = judge
         self._small = small
+        self._scribe = scribe
         self._sync = sync
         self._on_stored = on_stored
         self._queue: SimpleQueue[_Entry] = SimpleQueue()
-        self._taking = threading.Lock()  # by whose turn it is to take from the queue
-        self._writing = threading.Lock()  # by who writes: index, journal, and what is to be settled
-        self._has_ended = False
         self._placed: list[str] = []  # in objects/ too; their names in incoming/ wait for the log's sync
         self._placed_at = 0.0
         self._unsettled: list[tuple[str, str]] = []
-        self._threads = [
-            threading.Thread(target=self._run, name=f"archive-writer-{number}", daemon=True)
-            for number in range(2)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
+        self._thread.start()
 
     def submit(self, arrival: Arrival | SmallObject) -> None:
         self._queue.put(arrival)
@@ -124,31 +122,12 @@ class Writer:
     def close(self) -> None:
         """Commit what was submitted, then close the index."""
         self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
         self._index.close()
 
     def _run(self) -> None:
-        while self._turn():
+        while self._deal_with(self._take()):
             pass
-
-    def _turn(self) -> bool:
-        """Deal with one group; False when there will be no other.
-
-        What was in it is let go of before the next one is waited for: an arrival knows its association.
-        """
-        with self._taking:
-            if self._has_ended:
-                return False
-            group = self._take()
-            self._writing.acquire()  # before anybody takes the next group: they are written in order
-            self._gather(group)
-            self._has_ended = group.is_last
-        try:
-            self._write(group)
-        finally:
-            self._writing.release()
-        return not group.is_last
 
     def _take(self) -> _Group:
         """Wait for one entry, then take what came with it.
@@ -156,28 +135,24 @@ class Writer:
         An empty group: nothing came for a while, and there is something to settle meanwhile.
         """
         group = _Group()
-        # The group that is being written will leave something to settle, too.
-        waiting = self._writing.locked() or self._placed or self._small.is_waiting
         with contextlib.suppress(Empty):
-            group.add(self._queue.get(timeout=SETTLE_AFTER if waiting else None))
-            self._gather(group)
-        return group
-
-    def _gather(self, group: _Group) -> None:
-        """Take what waits by now."""
-        with contextlib.suppress(Empty):
+            group.add(self._queue.get(timeout=SETTLE_AFTER if self._placed else None))
             while not group.is_last and group.size < MAX_GROUP:
                 group.add(self._queue.get_nowait())
+        return group
 
-    def _write(self, group: _Group) -> None:
+    def _deal_with(self, group: _Group) -> bool:
+        """Write one group; False when there will be no other.
+
+        What was in it is let go of before the next one is waited for: an arrival knows its association.
+        """
         self._store(group)
         for change in group.changes:
             self._apply(change)
         quiet = group.is_last or not group.size
         if self._placed and (quiet or self._is_settling_due()):
             self._settle_placed()
-        if self._small.is_waiting:
-            self._small.settle(now=quiet)
+        return not group.is_last
 
     def _apply(self, change: _Change) -> None:
         failure: Exception | None = None
@@ -193,17 +168,30 @@ class Writer:
     def _store(self, group: _Group) -> None:
         """Commit arrivals, give the files their places, answer. Nothing escapes: all would wait for ever."""
         arrivals, results = group.arrivals, group.results
+        kept: set[int] = set()
         if arrivals:
             try:
                 verdicts = self._commit_group(arrivals)
                 for verdict in verdicts:
                     self._settle_files(verdict)
                 results += [(verdict.arrival.future, verdict.result) for verdict in verdicts]
+                kept.update(verdict.arrival.token for verdict in verdicts if verdict.place is not None)
             except Exception as error:
                 log.exception("archive.job_failed")
                 results += [(arrival.future, error) for arrival in arrivals]
+        if len(kept) < len(results):
+            self._revoke([small for small in group.small if small.token not in kept], results)
         if results:
             self._loop.call_soon_threadsafe(self._settle, results)
+        self._scribe.finish(group.small)
+
+    def _revoke(self, objects: Sequence[SmallObject], results: Sequence[_Result]) -> None:
+        """Have the journal forget what was not kept, before it is refused."""
+        revoked = self._scribe.revoke(objects)
+        if any(isinstance(result, Exception) for _, result in results):
+            for durable in revoked:
+                if not durable.has_come():
+                    log.error("journal.failed", error="a refused object could not be revoked")
 
     def _settle(self, results: list[_Result]) -> None:
         """Runs in the loop."""
@@ -226,11 +214,15 @@ class Writer:
         index = self._index
         self._small.begin()
         try:
-            if self._sync == "full":
-                self._sync_names(arrivals)
             index.begin([arrival.row.sop_instance for arrival in arrivals])
             verdicts = [self._judge.judge(arrival) for arrival in arrivals]
-            self._small.keep(verdicts)
+            index.write()
+            for arrival in arrivals:
+                if arrival.durable is not None:
+                    arrival.durable.wait()
+            if self._sync == "full":
+                self._sync_names(arrivals)
+            self._small.write(verdicts)
             conflicts = index.commit()
         except Exception:
             index.rollback()

@@ -13,9 +13,10 @@ import pytest
 from pydicom import dcmread
 from structlog.testing import capture_logs
 
+from pacsnode.archive.files import Layout
 from pacsnode.archive.instance import SMALL, Outcome
-from pacsnode.archive.journal_frames import read_journal
 from pacsnode.archive.reconcile import verify
+from pacsnode.archive.recovery import journaled
 from tests.archive.conftest import OpenArchive, store
 from tests.support import command
 from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
@@ -246,7 +247,7 @@ async def test_a_small_object_is_in_the_journal_before_the_answer(
     monkeypatch.setattr(os, "pwrite", noted)
     async with open_archive(sync=sync) as archive:
         stored = await store(archive, made(1))
-        [record] = read_journal(root / "journal")
+        [record] = journaled(Layout(root))
         assert record.path == stored.path
         assert record.content == (root / stored.path).read_bytes()
     assert {bool(flag & os.O_DSYNC) for flag in flags} == {durable}

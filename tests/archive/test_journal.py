@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pacsnode.archive import journal as journal_module
-from pacsnode.archive import small_files
+from pacsnode.archive import recovery, scribe
 from pacsnode.archive.files import Layout
 from pacsnode.archive.index import Index
 from pacsnode.archive.instance import SMALL, Outcome
@@ -21,16 +21,20 @@ from pacsnode.archive.journal import Journal
 from pacsnode.archive.journal_frames import BLOCK, Record, read_journal, segments
 from pacsnode.archive.reconcile import rebuild, verify
 from pacsnode.archive.settling import Settler
-from pacsnode.errors import OutOfResources
+from pacsnode.dicom.part10 import file_meta
+from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
+from pacsnode.dicom.uid import UID
+from pacsnode.errors import DataSetMismatch, DuplicateInstance, OutOfResources
 from tests.archive.conftest import OpenArchive, store
 from tests.archive.test_durability import forget_row
 from tests.support import command
 from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
+from tests.support.raw import CT_IMAGE
 from tests.support.waiting import eventually
 
 
 def journaled(root: Path) -> list[str]:
-    return [record.path for record in read_journal(root / "journal")]
+    return [record.path for record in recovery.journaled(Layout(root))]
 
 
 @pytest.fixture
@@ -272,7 +276,7 @@ async def test_a_disk_that_cannot_be_synced_keeps_the_journal(
 async def test_segments_are_used_again(
     open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small_files, "SEGMENT", 8 * BLOCK)
+    monkeypatch.setattr(scribe, "SEGMENT", 8 * BLOCK)
     async with open_archive(sync="file") as archive:
         for first in range(1, 120, 40):
             await asyncio.gather(*(store(archive, made(number)) for number in range(first, first + 40)))
@@ -319,23 +323,92 @@ def test_a_session_does_not_read_on_in_what_an_earlier_one_left(tmp_path: Path) 
     second.close()
 
 
-def test_what_is_taken_back_is_not_read(tmp_path: Path) -> None:
+def test_what_is_revoked_is_not_read(tmp_path: Path) -> None:
     journal = Journal(tmp_path, sync=True, direct=False)
-    kept, refused = Record(1, 0.0, "objects/1", b"kept"), Record(2, 0.0, "objects/2", b"r" * 600_000)
-    journal.append([kept])
-    mark = journal.mark()
-    journal.append([refused, refused, refused])  # a frame each
-    journal.rewind(mark)
-    assert list(read_journal(tmp_path)) == [kept]
-    after = Record(3, 0.0, "objects/3", b"r" * 600_000)
+    kept, refused = Record(1, 0.0, "", b"kept"), Record(2, 0.0, "", b"r" * 600_000)
+    journal.append([kept, refused])  # a frame each
+    segment = journal.retire()
+    journal.append([Record(2, 0.0, "", b"")])
+    assert list(read_journal(tmp_path)) == [kept], "the revocation may be in another segment"
+    after = Record(3, 0.0, "", b"r" * 600_000)
     journal.append([after])
     assert list(read_journal(tmp_path)) == [kept, after]
+    assert segment is not None
+    segment.close()
     journal.close()
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "refuse"])
+async def test_what_is_not_kept_leaves_the_journal(
+    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None], duplicates: str
+) -> None:
+    async with open_archive(sync="file", duplicates=duplicates) as archive:
+        await store(archive, made(1))
+        await store(archive, made(1))
+        await eventually(lambda: len(list(read_journal(root / "journal"))) == 1, "the duplicate is forgotten")
+        with pytest.raises(DataSetMismatch):
+            await store(archive, made(2), sop_instance=made(3).sop)
+        assert len(list(read_journal(root / "journal"))) == 1, "forgotten before it is refused"
+        other = made(1, pixels=66)
+        if duplicates == "refuse":
+            with pytest.raises(DuplicateInstance):
+                await store(archive, other)
+            assert len(list(read_journal(root / "journal"))) == 1
+        else:
+            await store(archive, other)
+            assert len(list(read_journal(root / "journal"))) == 2
+    never_settling()
+    async with open_archive(sync="file", duplicates=duplicates):
+        pass
+    assert verify(root, deep=True).agrees
+
+
+async def test_what_is_not_what_was_announced_is_not_taken_from_the_journal(
+    open_archive: OpenArchive, root: Path
+) -> None:
+    def journaled_file(number: int, announced: int) -> Record:
+        meta = file_meta(UID(CT_IMAGE), UID(made(announced).sop), EXPLICIT_VR_LE, "CT1")
+        return Record(number, 0.0, "", meta + made(number).data)
+
+    async with open_archive(sync="file"):
+        pass
+    journal = Journal(root / "journal", sync=True, direct=False)
+    journal.append([journaled_file(1, 1), journaled_file(2, 3), Record(4, 0.0, "", b"no object")])
+    journal.close()
+    async with open_archive(sync="file"):
+        pass
+    found = verify(root, deep=True)
+    assert (found.rows, found.files, found.pending, found.problems) == (1, 1, 0, [])
+    assert data_set_bytes(object_path(root, made(1))) == made(1).data
+
+
+async def test_one_that_cannot_be_synced_does_not_spoil_the_others(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fdatasync
+    failed: list[int] = []
+
+    def fail_once(descriptor: int) -> None:
+        if not failed and os.readlink(f"/proc/self/fd/{descriptor}").endswith(".part"):
+            failed.append(descriptor)
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", fail_once)
+    async with open_archive(sync="file") as archive:
+        items = [made(1, pixels=SMALL), made(2), made(3, pixels=SMALL), made(4)]
+        answers = await asyncio.gather(*(store(archive, item) for item in items), return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, OutOfResources)]
+        assert [str(answer) for answer in refused] == ["storage failed: Input/output error"]
+    assert incoming(root) == []
+    found = verify(root, deep=True)
+    assert (found.rows, found.files, found.problems) == (3, 3, [])
 
 
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
+import pacsnode.archive.scribe
 import pacsnode.archive.files, pacsnode.archive.index, pacsnode.archive.journal, pacsnode.archive.writer
 from pacsnode.archive.archive import Archive, ArchiveOptions
 from tests.archive.conftest import store
@@ -366,9 +439,12 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("module", "owner", "step"),
     [
+        ("scribe", "Scribe", "_write"),
         ("journal", "Segment", "append"),
+        ("index", "Index", "write"),
         ("files", "Layout", "write"),
         ("index", "Index", "commit"),
+        ("scribe", "Scribe", "finish"),
         ("writer", "Writer", "_settle"),
         ("journal", "Journal", "recycle"),
     ],
