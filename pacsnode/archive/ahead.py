@@ -15,6 +15,7 @@ from pacsnode.errors import OutOfResources
 
 log = structlog.get_logger()
 
+PAUSE: Final = 0.01  # seconds
 QUIET: Final = 1.5  # seconds without an arrival before what came is taken to be complete for now
 PATIENCE: Final = 2.0  # seconds; where it is never quiet a bit of work is done that often all the same
 
@@ -41,8 +42,8 @@ class Ahead:
         self.waiting = 0  # who waits for something that is being made now
 
     def begin(self, *jobs: Callable[[], Awaitable[None]]) -> None:
-        """Do the jobs, one after the other, each time something has arrived, and now."""
-        self._arrived.set()  # what came before the last stop
+        """Do the jobs, one after the other, each time something has arrived, and when it is quiet first."""
+        self.note_arrival()  # of what came before the last stop; people come back after a start
         self._background = asyncio.create_task(self._run(jobs))
 
     async def end(self) -> None:
@@ -81,6 +82,7 @@ class Ahead:
         while True:
             await self._arrived.wait()
             await self._until_quiet()
+            await self.rest(PAUSE)
             self._arrived.clear()
             for job in jobs:
                 try:

@@ -44,6 +44,7 @@ FAST, SMALL = 1, 6  # levels of zlib: while somebody waits, and when nobody does
 SLICE: Final = 0.005  # seconds of work between two rests, in the background
 KNOWN_AHEAD: Final = 500  # headers fetched at once; one is a KB or two
 READ_AHEAD: Final = 32  # files asked of the disk at once; objects were written past the page cache
+ARRIVALS: Final = 200  # instances whose series are looked at in one go
 OVERLAP: Final = 4096  # instances; numbers are given at the first byte, and commits are in another order
 
 _VERSIONS: Final = """
@@ -57,8 +58,9 @@ _VERSIONS: Final = """
 _OF_STUDY: Final = _VERSIONS.format(condition="t.study_instance_uid = ?")
 _OF_SERIES: Final = _VERSIONS.format(condition="t.study_instance_uid = ? AND s.series_instance_uid = ?")
 _OF_ARRIVALS: Final = _VERSIONS.format(
-    condition="s.id IN (SELECT DISTINCT series_fk FROM instance WHERE id > ?)"
+    condition="s.id IN (SELECT DISTINCT series_fk FROM instance WHERE id > ? AND id <= ?)"
 )
+_END: Final = "SELECT max(id) FROM (SELECT id FROM instance WHERE id > ? ORDER BY id LIMIT ?)"
 _HEADERS: Final = """
     SELECT instance_id, kept FROM header WHERE instance_id IN (SELECT value FROM json_each(?))
 """
@@ -246,14 +248,21 @@ class Metadata:
     async def make(self) -> None:
         """Make the metadata of series in which something arrived. Raises OutOfResources, sqlite3.Error."""
         seen = await self._in_thread(lambda: self._derived.seen)
-        newest = await self._readers.newest()
-        if newest == seen:
+        if await self._readers.newest() == seen:
             return
-        for wanted in await self._versions(_OF_ARRIVALS, (max(seen - OVERLAP, 0),)):
-            if not await self._in_thread(partial(self._derived.holds, *wanted)):
+        position = max(seen - OVERLAP, 0)
+        while (end := (await self._readers.fetch(_END, (position, ARRIVALS)))[0][0]) is not None:
+            for wanted in await self._lacking(await self._versions(_OF_ARRIVALS, (position, end))):
                 async for _ in self._make(wanted, pause=SLICE):
                     pass
-        await self._in_thread(partial(self._derived.have_seen, newest))
+            position = end
+            seen = max(seen, end)
+            await self._in_thread(partial(self._derived.have_seen, seen))
+            await self._ahead.rest(SLICE)
+
+    async def _lacking(self, versions: Sequence[SeriesVersion]) -> list[SeriesVersion]:
+        """Those that are not at hand."""
+        return await self._in_thread(lambda: [one for one in versions if not self._derived.holds(*one)])
 
     async def _versions(self, sql: str, parameters: Sequence[str | int]) -> list[SeriesVersion]:
         rows = await self._readers.fetch(sql, parameters)

@@ -141,7 +141,7 @@ class Readers:
         try:
             rows = await connection.execute_fetchall(sql, parameters)
             usable = True
-            return [tuple(row) for row in rows]
+            return cast("list[tuple[Any, ...]]", rows)
         except sqlite3.Error as error:
             raise OutOfResources(f"the index cannot be read: {error}") from error
         finally:

@@ -182,6 +182,7 @@ async def test_it_is_made_ahead_and_made_again_when_the_series_grows(
 ) -> None:
     monkeypatch.setattr("pacsnode.archive.ahead.QUIET", 0.05)
     monkeypatch.setattr("pacsnode.archive.metadata.PART", 2000)  # so that a series has several
+    monkeypatch.setattr("pacsnode.archive.metadata.ARRIVALS", 3)  # so that it is looked at several times
     async with Node(settings_of()) as node:
         for number in range(1, 21):
             await store(node.archive, made(number))
