@@ -81,14 +81,20 @@ class Scribe:
         self._thread.join()
 
     def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            entries = self._take()
-            is_last = None in entries
-            group = [entry for entry in entries if entry is not None]
-            if group:
-                self._write(group)
-            self._retire(now=is_last or not group)
+        while self._deal_with(self._take()):
+            pass
+
+    def _deal_with(self, entries: Sequence[_Entry | None]) -> bool:
+        """Journal what came; False when nothing more will.
+
+        What it was is let go of before more is waited for: an object knows its association.
+        """
+        group = [entry for entry in entries if entry is not None]
+        is_last = len(group) < len(entries)
+        if group:
+            self._write(group)
+        self._retire(now=is_last or not group)
+        return not is_last
 
     def _take(self) -> list[_Entry | None]:
         """Wait for an entry, then take what came with it; nothing when nothing comes for a while."""

@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +17,11 @@ from pacsnode.archive import journal as journal_module
 from pacsnode.archive import recovery, scribe
 from pacsnode.archive.files import Layout
 from pacsnode.archive.index import Index
-from pacsnode.archive.instance import SMALL, Outcome
+from pacsnode.archive.instance import SMALL, Outcome, SmallObject, Stored
 from pacsnode.archive.journal import Journal
 from pacsnode.archive.journal_frames import BLOCK, Record, read_journal, segments
 from pacsnode.archive.reconcile import rebuild, verify
+from pacsnode.archive.scribe import Scribe
 from pacsnode.archive.settling import Settler
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
@@ -380,6 +382,22 @@ async def test_what_is_not_what_was_announced_is_not_taken_from_the_journal(
     found = verify(root, deep=True)
     assert (found.rows, found.files, found.pending, found.problems) == (1, 1, 0, [])
     assert data_set_bytes(object_path(root, made(1))) == made(1).data
+
+
+async def test_nobody_keeps_what_has_been_stored(
+    open_archive: OpenArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[weakref.ref[asyncio.Future[Stored]]] = []
+    real = Scribe.submit
+
+    def noted(scribe: Scribe, small: SmallObject) -> None:
+        answers.append(weakref.ref(small.future))
+        real(scribe, small)
+
+    monkeypatch.setattr(Scribe, "submit", noted)
+    async with open_archive(sync="file") as archive:
+        await store(archive, made(1))
+        await eventually(lambda: answers[0]() is None, "idle threads have let go of it")
 
 
 async def test_one_that_cannot_be_synced_does_not_spoil_the_others(
