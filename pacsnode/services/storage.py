@@ -63,7 +63,8 @@ class StorageService(ServiceClass):
         if not isinstance(request.data, IncomingInstance):
             raise CannotUnderstand("C-STORE-RQ without a data set")
         stored = await self._archive.store(request.data)
-        request.association.log.info(
+        # Not above DEBUG: lines by the thousand would have journald drop those that matter, and cost a tenth.
+        request.association.log.debug(
             "instance.stored",
             outcome=stored.outcome.name.lower(),
             sop_class=stored.sop_class,

@@ -183,7 +183,7 @@ class _Run:
 
     def _stored(self, stored: Stored) -> None:
         self.report.add_stored(stored)
-        log.info(
+        log.debug(
             "instance.stored",
             outcome=stored.outcome.name.lower(),
             sop_class=stored.sop_class,

@@ -149,7 +149,7 @@ async def test_a_second_node_that_is_killed_holds_everything_in_the_end(root: Pa
     items = [made(number, pixels=9000) for number in range(1, 301)]
     address = free_address()
     config = configured(tmp_path, 'to = ["SECOND"]')
-    there = ("--ae-title", "SECOND", "--dimse-port", address.rpartition(":")[2])
+    there = ("--ae-title", "SECOND", "--dimse-port", address.rpartition(":")[2], "--log-level", "debug")
     async with await Service.start(root, "--config", config, PACSNODE_PEERS=f"SECOND@{address}") as service:
         async with await Service.start(tmp_path / "second", *there) as second:
             sending = asyncio.create_task(send_made(service.port, items))

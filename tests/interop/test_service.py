@@ -148,13 +148,14 @@ async def test_a_wrong_configuration_is_one_clear_line(root: Path, tmp_path: Pat
     assert all(word in service.lines[0] for word in ["dimse.max_associations", '"x"', "1 to 10000"])
 
 
-async def test_every_line_of_the_log_is_json_with_event_level_and_time(service: Service) -> None:
-    async with await RawPeer.associated(service.port, STORE) as peer:
-        await peer.store(made(1).sop, made(1).data, context=1)
-        await peer.store(made(1).sop, b"garbage", context=1)
-        await peer.release()
-    service.send_signal(signal.SIGTERM)
-    assert await service.ended() == 0
+async def test_every_line_of_the_log_is_json_with_event_level_and_time(root: Path) -> None:
+    async with await Service.start(root, "--log-level", "debug") as service:
+        async with await RawPeer.associated(service.port, STORE) as peer:
+            await peer.store(made(1).sop, made(1).data, context=1)
+            await peer.store(made(1).sop, b"garbage", context=1)
+            await peer.release()
+        service.send_signal(signal.SIGTERM)
+        assert await service.ended() == 0
     for line in service.lines:
         assert {"timestamp", "level", "event"} <= json.loads(line).keys()
     stored = next(e for e in service.events if e["event"] == "instance.stored")
