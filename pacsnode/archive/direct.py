@@ -1,8 +1,9 @@
-"""Writing past the page cache (open(2), O_DIRECT), for objects too long to be worth caching on their way in.
+"""Writing past the page cache (open(2), O_DIRECT), for objects too long for memory on their way in.
 
-A CT slice that goes through the page cache costs the processor a copy into pages the kernel must first find
-and clear; past it the disk takes the bytes from one buffer that is used again and again. Measured here on
-525 KB with fdatasync: 0.8 ms against 1.9 ms, a quarter of the processor time. Direct writes want memory,
+An object of hundreds of MB through the page cache costs the processor a copy into pages that the kernel must
+first find and clear, and leaves all of it to the last sync; past it the disk takes the bytes from one buffer
+that is used again and again. What fits in one write is better off with the page cache: see files.py.
+Direct writes want memory,
 offset and length in whole blocks, so what is left of a block waits for the next write, and the last one is
 padded and the file cut to its length.
 """
@@ -18,7 +19,7 @@ from typing import Final
 Buffer = bytes | bytearray | memoryview
 
 BLOCK: Final = 4096  # bytes; a multiple of every disk's logical block
-CAPACITY: Final = 2**20  # bytes of the buffer each worker thread has; a CT slice is one write
+CAPACITY: Final = 2**20  # bytes of the buffer each worker thread has
 # A full disk must not keep the node from starting: it still answers, and takes objects when there is room.
 _NO_DIRECT: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSPC, errno.EDQUOT})
 

@@ -16,6 +16,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -60,11 +61,11 @@ class Segment:
         self._write(frame, self.position)
         self.position += len(frame)
 
-    def rewind(self) -> None:
-        """Make what is in it invalid. Raises OSError."""
+    def rewind(self, position: int = 0) -> None:
+        """Make what is behind `position` invalid, and go on there. Raises OSError."""
+        self.position = position
         if self._length:
-            self._write(memoryview(mmap.mmap(-1, BLOCK)), 0)
-        self.position = 0
+            self._write(memoryview(mmap.mmap(-1, BLOCK)), position)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -101,16 +102,26 @@ class Journal:
         return 0 if self._current is None else self._current.position
 
     def append(self, records: Sequence[Record]) -> Segment:
-        """Write records, at one go as far as they fit in a frame; the segment they are in. Raises OSError."""
-        frame, end = self._frame, FRAME_HEADER
+        """Write records, all or none; the segment they are in. Raises OSError."""
         segment = self._current = self._current or self._next_segment()
+        start = segment.position
+        try:
+            self._append(segment, records)
+        except OSError:
+            with suppress(OSError):  # a disk that fails may have all of them nevertheless
+                segment.rewind(start)
+            raise
+        return segment
+
+    def _append(self, segment: Segment, records: Sequence[Record]) -> None:
+        """Write at one go what fits in a frame."""
+        frame, end = self._frame, FRAME_HEADER
         for record in records:
             if end + record.length > CAPACITY:
                 self._write(segment, end)
                 end = FRAME_HEADER
             end = put_record(frame, end, record)
         self._write(segment, end)
-        return segment
 
     def _write(self, segment: Segment, end: int) -> None:
         self._sequence += 1  # even if it fails: no two frames of a session have the same

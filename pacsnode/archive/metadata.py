@@ -43,7 +43,7 @@ PART: Final = 2**20  # bytes of JSON
 FAST, SMALL = 1, 6  # levels of zlib: while somebody waits, and when nobody does
 SLICE: Final = 0.005  # seconds of work between two rests, in the background
 KNOWN_AHEAD: Final = 500  # headers fetched at once; one is a KB or two
-READ_AHEAD: Final = 32  # files asked of the disk at once; objects were written past the page cache
+READ_AHEAD: Final = 32  # files asked of the disk at once; slices do not stay in the page cache
 ARRIVALS: Final = 200  # instances whose series are looked at in one go
 OVERLAP: Final = 4096  # instances; numbers are given at the first byte, and commits are in another order
 

@@ -18,10 +18,8 @@ from pacsnode.archive.files import out_of_resources
 from pacsnode.archive.instance import SmallObject
 from pacsnode.archive.journal import SEGMENT, Journal, Segment
 from pacsnode.archive.journal_frames import Record
-from pacsnode.archive.settling import Settler
+from pacsnode.archive.settling import SETTLE_AFTER, SETTLE_AT_LEAST, Settler
 
-SETTLE_AFTER: Final = 0.25  # seconds of quiet
-SETTLE_AT_LEAST: Final = 2.0  # seconds; what a power cut leaves to be written again stays little
 MAX_GROUP: Final = 256  # objects
 
 log = structlog.get_logger()

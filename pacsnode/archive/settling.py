@@ -18,6 +18,8 @@ import structlog
 from pacsnode.archive.files import Layout
 from pacsnode.archive.journal import Journal, Segment
 
+SETTLE_AFTER: Final = 0.25  # seconds of quiet
+SETTLE_AT_LEAST: Final = 2.0  # seconds under load; what a power cut leaves to be done again stays little
 RETRY_AFTER: Final = 5.0  # seconds
 
 log = structlog.get_logger()

@@ -24,11 +24,10 @@ from pacsnode.archive.index import Index
 from pacsnode.archive.instance import Arrival, SmallObject, Stored, settle
 from pacsnode.archive.judge import Judge, Verdict
 from pacsnode.archive.scribe import Scribe
+from pacsnode.archive.settling import SETTLE_AFTER, SETTLE_AT_LEAST
 from pacsnode.archive.small_files import SmallFiles
 from pacsnode.errors import OutOfResources
 
-SETTLE_AFTER: Final = 0.25  # seconds of quiet
-SETTLE_AT_LEAST: Final = 2.0  # seconds under load
 MAX_PLACED: Final = 4000  # files; a start adopts some 2,000 a second
 MAX_GROUP: Final = 256  # instances; bounds the wait of the first one and the work of a redo
 

@@ -398,6 +398,7 @@ async def test_nobody_keeps_what_has_been_stored(
     async with open_archive(sync="file") as archive:
         await store(archive, made(1))
         await eventually(lambda: answers[0]() is None, "idle threads have let go of it")
+    assert len(answers) == 1
 
 
 async def test_one_that_cannot_be_synced_does_not_spoil_the_others(
@@ -421,6 +422,29 @@ async def test_one_that_cannot_be_synced_does_not_spoil_the_others(
     assert incoming(root) == []
     found = verify(root, deep=True)
     assert (found.rows, found.files, found.problems) == (3, 3, [])
+
+
+def test_what_could_not_be_written_whole_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, sync=True, direct=False)
+    kept, refused = Record(1, 0.0, "", b"kept"), Record(2, 0.0, "", b"r" * 600_000)
+    journal.append([kept])
+    real = journal_module.Segment.append
+    frames: list[int] = []
+
+    def fail_after_the_second(segment: journal_module.Segment, frame: memoryview) -> None:
+        real(segment, frame)
+        frames.append(len(frame))
+        if len(frames) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal_module.Segment, "append", fail_after_the_second)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.append([refused, refused, refused])  # a frame each
+    assert list(read_journal(tmp_path)) == [kept]
+    journal.append([Record(3, 0.0, "", b"after")])
+    assert [record.token for record in read_journal(tmp_path)] == [1, 3]
+    journal.close()
 
 
 KILLED = """
