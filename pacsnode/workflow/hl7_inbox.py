@@ -84,6 +84,7 @@ class Hl7Inbox:
             return response
         except MessageRefused as error:
             refusal = error
+            message = message or Message.header_only(body)
         except OutOfResources as error:
             return self._put_off(message, remote, error)
         except Exception as error:  # a bug of ours must not stop the feed

@@ -5,8 +5,10 @@ undeclared character sets) and strict where a guess could harm a patient.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from pacsnode.errors import MessageRefused
@@ -48,7 +50,7 @@ _CODECS: Final = {
 }
 MOST: Final = 64  # repetitions or components that are looked at; names and identifiers have a few
 _LINE_END: Final = re.compile(r"\r\n?|\n")
-_ESCAPE: Final = re.compile(r"\\([^\\]*)\\")
+_HEX: Final = re.compile(r"X([0-9A-Fa-f]+)")
 _NULL: Final = '""'  # a field that is to be emptied (2.7.1)
 _HEADER: Final = re.compile(r"MSH([^\w\s])((?:(?!\1)[^\w\s]){1,5})\1")
 _SEPARATORS: Final = "|^~\\&"
@@ -60,12 +62,16 @@ class Segment:
     Nothing is split before it is asked for: a sender may put a million separators into a message.
     """
 
-    __slots__ = ("_fields", "_separators", "name")
+    __slots__ = ("_codecs", "_fields", "_separators", "name")
 
-    def __init__(self, line: str, separators: str) -> None:
-        """`separators` as in MSH-1 and MSH-2: of fields, components, repetitions, escape, subcomponents."""
+    def __init__(self, line: str, separators: str, codecs: tuple[str, ...] = ("utf_8",)) -> None:
+        """`separators` as in MSH-1 and MSH-2: of fields, components, repetitions, escape, subcomponents.
+
+        `codecs`: what bytes that are escaped may be in, the likeliest first.
+        """
         self._fields = line.split(separators[0])
         self._separators = separators
+        self._codecs = codecs
         self.name = self._fields[0]
         if self.name == "MSH":
             self._fields.insert(1, separators[0])  # the separator itself is the first field (2.15.9.1)
@@ -97,20 +103,32 @@ class Segment:
         return self._fields[number] if number < len(self._fields) else ""
 
     def _unescaped(self, text: str) -> str:
-        return _ESCAPE.sub(self._escape, text) if "\\" in text else text
+        escape = self._separators[3]
+        return _escapes(escape).sub(self._escape, text) if escape in text else text
 
     def _escape(self, match: re.Match[str]) -> str:
         """What an escape sequence stands for (2.7); highlighting and the unknown stand for nothing."""
-        code = match[1]
+        if match["bytes"]:
+            return self._decoded(bytes.fromhex("".join(_HEX.findall(match["bytes"]))))
+        code = match["code"]
         known = {**dict(zip("FSRET", self._separators, strict=True)), ".br": "\n"}
         if code in known:
             return known[code]
-        if code.startswith("X"):
-            try:
-                return bytes.fromhex(code[1:]).decode("utf_8", "replace")
-            except ValueError:
-                return ""
         return "\n" if code.startswith(".sp") else ""
+
+    def _decoded(self, data: bytes) -> str:
+        """Escaped bytes (2.7.3), which are in the character set of the message."""
+        for codec in self._codecs:
+            with suppress(UnicodeDecodeError):
+                return data.decode(codec)
+        return data.decode(self._codecs[0], "replace")
+
+
+@lru_cache(maxsize=16)
+def _escapes(escape: str) -> re.Pattern[str]:
+    """Escape sequences; bytes in neighbouring ones may be of one character."""
+    mark = re.escape(escape)
+    return re.compile(f"(?P<bytes>(?:{mark}X(?:[0-9A-Fa-f]{{2}})+{mark})+)|{mark}(?P<code>[^{mark}]*){mark}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +147,20 @@ class Message:
         except UnicodeDecodeError as error:
             reason = f"byte {error.start} is not in the character set that MSH-18 names"
             raise MessageRefused(reason, DATA_TYPE_ERROR, "MSH-18") from None
-        lines = [line for line in _LINE_END.split(text.strip("\r\n \0\ufeff")) if line.strip()]
-        header = _HEADER.match(lines[0]) if lines else None
-        if header is None:
+        lines = _lines(text)
+        separators = _separators_of(lines)
+        if not separators:
             reason = "the message does not begin with a header (MSH)"
             raise MessageRefused(reason, SEGMENT_SEQUENCE_ERROR, "MSH", rejected=True)
-        separators = header[1] + header[2][:4] + _SEPARATORS[1 + len(header[2]) :]
-        return cls(tuple(Segment(line, separators) for line in lines), codec)
+        codecs = (codec, _codec_named(default_character_set))
+        return cls(tuple(Segment(line, separators, codecs) for line in lines), codec)
+
+    @classmethod
+    def header_only(cls, body: bytes) -> Self | None:
+        """What can be read in any character set of a message that cannot: whom to answer, and to what."""
+        lines = _lines(body.decode("ascii", "replace"))[:1]
+        separators = _separators_of(lines)
+        return cls((Segment(lines[0], separators),), "ascii") if separators else None
 
     @property
     def header(self) -> Segment:
@@ -161,6 +186,18 @@ class Message:
 
     def named(self, name: str) -> Iterator[Segment]:
         return (segment for segment in self.segments if segment.name == name)
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in _LINE_END.split(text.strip("\r\n \0\ufeff")) if line.strip()]
+
+
+def _separators_of(lines: Sequence[str]) -> str:
+    """The separators that MSH-1 and MSH-2 name, the usual ones for those left out; "" without a header."""
+    header = _HEADER.match(lines[0]) if lines else None
+    if header is None:
+        return ""
+    return header[1] + header[2][:4] + _SEPARATORS[1 + len(header[2]) :]
 
 
 def text_of(body: bytes, default_character_set: str) -> str:
@@ -211,14 +248,15 @@ def acknowledgement(message: Message | None, refusal: MessageRefused | None, at:
     """
     given = message.header if message is not None else None
     names = [given.text(field) if given else "" for field in (5, 6, 3, 4)]
-    event = given.text(9, 2) if given else ""
+    event = _escaped(given.text(9, 2) if given else "")
     version = (message.version if message else "") or "2.5.1"
     kind = f"ACK^{event}^ACK" if event else "ACK"
     processing = (given.text(11) if given else "") or "P"
     sets = given.text(18) if given else ""
     answer = "AA" if refusal is None else "AR" if refusal.rejected else "AE"
-    header = ["MSH", "^~\\&", *map(_escaped, names), at, "", kind, f"PACSNODE{number}", processing, version]
-    if sets:
+    told = [_escaped(processing), _escaped(version)]
+    header = ["MSH", "^~\\&", *map(_escaped, names), at, "", kind, f"PACSNODE{number}", *told]
+    if character_set_is_known(sets):
         header += ["", "", "", "", "", sets]
     segments = [header, ["MSA", answer, _escaped(message.control_id if message else "")]]
     if refusal is not None:

@@ -226,6 +226,34 @@ async def test_other_separators_and_escapes(scene: Scene) -> None:
     assert data_set.PatientName == "O&Hara^Jo*n"
 
 
+async def test_the_escape_character_is_the_one_that_the_header_names(scene: Scene) -> None:
+    text = orm(name="O!T!Hara^Jo!S!n!E!X41!R!\\T\\").replace("MSH|^~\\&", "MSH|^~!&")
+    assert await scene.code(text) == "AA"
+    (data_set,) = await scene.data_sets()
+    assert data_set.PatientName == "O&Hara^Jo n!X41~/T/"  # a caret of text is no separator in a name
+
+
+@pytest.mark.parametrize(
+    ("declared", "escaped", "name"),
+    [
+        ("8859/1", "M\\XFC\\ller", "Müller"),
+        ("8859/2", "\\XA3\\ukasz", "Łukasz"),
+        ("UNICODE UTF-8", "M\\XC3BC\\ller", "Müller"),
+        ("UNICODE UTF-8", "M\\XC3\\\\XBC\\ller", "Müller"),
+        ("", "M\\XC3BC\\ller", "Müller"),
+        ("", "M\\XFC\\ller", "Müller"),
+        ("ASCII", "M\\XFC\\ller", "Müller"),
+        ("KS X 1001", "\\XC8AB\\", "홍"),
+        ("8859/1", "M\\XF\\ller", "Mller"),
+    ],
+)
+async def test_escaped_bytes_are_in_the_character_set_of_the_message(
+    scene: Scene, declared: str, escaped: str, name: str
+) -> None:
+    assert await scene.code(orm(charset=declared, name=escaped).encode()) == "AA"
+    assert [data_set.PatientName for data_set in await scene.data_sets()] == [name]
+
+
 async def test_a_backslash_makes_no_second_value(scene: Scene) -> None:
     assert await scene.code(orm().replace("|Pain|", "|left\\E\\right|")) == "AA"
     (data_set,) = await scene.data_sets()
@@ -287,6 +315,26 @@ async def test_acknowledgement_goes_back_where_the_message_came_from(scene: Scen
     assert header[2:6] == ["PACSNODE", "HOSP", "RIS", "HOSP"]
     assert (header[8], header[10:12], header[17]) == ("ACK^O23^ACK", ["P", "2.5.1"], "UNICODE UTF-8")
     assert answer["MSA"] == ["MSA", "AA", "É1"]
+
+
+@pytest.mark.parametrize(
+    "body", [orm(charset="EBCDIC").encode(), orm(charset="UNICODE UTF-8", name="Müller").encode("latin_1")]
+)
+async def test_what_cannot_be_read_is_answered_by_what_its_header_tells(scene: Scene, body: bytes) -> None:
+    answer = (await scene.inbox.receive(body, "x")).decode("ascii")
+    segments = {line[:3]: line.split("|") for line in answer.split("\r") if line}
+    assert segments["MSH"][2:6] == ["PACSNODE", "HOSP", "RIS", "HOSP"]
+    assert segments["MSA"][2] == "orm-1-NW"
+    assert "EBCDIC" not in segments["MSH"]
+    (kept,) = await scene.inbox.messages()
+    assert (kept.control_id, kept.kind) == ("orm-1-NW", "ORM^O01")
+
+
+async def test_nothing_of_a_message_makes_segments_of_its_acknowledgement(scene: Scene) -> None:
+    text = orm(control_id="1\\X0D\\EVIL").replace("|P|2.3.1", "|P\\X0D\\EVIL|2.3.1\\X0D\\EVIL")
+    text = text.replace("ORM^O01", "ORM^O01\\X0D\\EVIL")
+    answer = (await scene.inbox.receive(text.encode(), "x")).decode()
+    assert [line[:3] for line in answer.split("\r") if line] == ["MSH", "MSA", "ERR"]
 
 
 async def test_error_segment_before_and_since_2_5(scene: Scene) -> None:
