@@ -5,6 +5,7 @@ brings one message after the other, each answered before the next is read.
 """
 
 import asyncio
+import socket
 from asyncio import IncompleteReadError, LimitOverrunError, StreamReader
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -15,6 +16,8 @@ from hl7.mllp import MLLPStreamWriter, start_hl7_server
 from pacsnode.config import Hl7
 
 MAX_CONNECTIONS: Final = 64  # an interface engine opens one for each kind of message
+# Seconds, but for the last: a connection stays open for days, and one whose sender has gone keeps a place
+_KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 _START: Final = b"\x0b"
 _END: Final = b"\x1c\r"
 
@@ -61,6 +64,7 @@ class Hl7Listener:
             self._log.warning("hl7.dropped", remote=remote, reason="too many connections")
             writer.close()
             return
+        _keep_alive(writer.get_extra_info("socket"))
         task = asyncio.create_task(self._serve(reader, writer, remote))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -77,6 +81,14 @@ class Hl7Listener:
             self._log.warning("hl7.dropped", remote=remote, reason=str(error) or type(error).__name__)
         finally:
             writer.close()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Have the kernel look whether the sender is still there, and end the connection when it is not."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        if (option := getattr(socket, name, None)) is not None:  # not every system has each
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _next_message(reader: StreamReader) -> bytes | None:

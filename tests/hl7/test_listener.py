@@ -1,6 +1,7 @@
 """The MLLP listener of a node, with python-hl7's client and with bytes as netcat sends them."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,15 @@ async def raw(node: Node) -> AsyncIterator[Raw]:
 
 def framed(text: str) -> bytes:
     return b"\x0b" + text.encode() + b"\x1c\r"
+
+
+def timer_of(port: int, peer_port: int) -> tuple[str, int]:
+    """The kind of timer that runs for a connection, and its rest in clock ticks (proc(5))."""
+    ends = f":{port:04X}", f":{peer_port:04X}"
+    lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+    (timer,) = [line[5] for line in lines if line[1].endswith(ends[0]) and line[2].endswith(ends[1])]
+    kind, _, rest = timer.partition(":")
+    return kind, int(rest, 16)
 
 
 async def accessions(node: Node) -> list[str]:
@@ -133,6 +143,19 @@ async def test_a_message_that_is_too_long_ends_the_connection(raw: Raw) -> None:
     with suppress(ConnectionError):  # the reset of a connection closed with bytes unread
         assert await asyncio.wait_for(raw.reader.read(), 10) == b""
     assert raw.reader.at_eof() or raw.reader.exception()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells the timers of connections")
+async def test_a_sender_that_vanishes_keeps_no_place(node: Node, raw: Raw) -> None:
+    raw.send(framed("hello"))
+    await raw.answer()
+    ours, theirs = node.hl7_port, raw.writer.get_extra_info("sockname")[1]
+    kind = "01"
+    while kind == "01":  # the answer is not acknowledged yet
+        await asyncio.sleep(0.02)
+        kind, jiffies = timer_of(ours, theirs)
+    assert kind == "02"  # keepalive
+    assert 0 < jiffies / os.sysconf("SC_CLK_TCK") <= 60
 
 
 async def test_many_senders_at_once(node: Node) -> None:
