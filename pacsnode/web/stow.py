@@ -5,7 +5,7 @@ stored though the client dies behind them, as C-STORE would have it; of the one 
 """
 
 import asyncio
-from contextlib import suppress
+import re
 from typing import Final
 
 import structlog
@@ -57,6 +57,8 @@ def routes(facade: Facade) -> list[BaseRoute]:
             if not run.report.stored:
                 raise
             run.report.add_failure(None, None, error)  # what came before it is stored all the same
+        if not run.report.stored and not run.report.reasons:
+            raise RequestRefused(400, "the body has no objects")
         return _answer(request, facade, run.report, offer.type, study)
 
     return [Route(path, store, methods=["POST"]) for path in (f"{ROOT}/studies", f"{ROOT}/studies/{{study}}")]
@@ -230,9 +232,15 @@ def _answer(
     root = dicomweb_root(request, facade.settings.web.public_url)
     headers = {}
     if report.reasons:
-        with suppress(UnicodeEncodeError):
-            headers["Warning"] = f'299 pacsnode "{report.reasons[0]}"'.encode("latin-1").decode("latin-1")
+        headers["Warning"] = f"299 pacsnode {_quoted(report.reasons[0])}"
     studies = {one.study for one in report.stored}
     if len(studies) == 1:
         headers["Location"] = headers["Content-Location"] = f"{root}/studies/{studies.pop()}"
     return Response(report.encoded(media_type, root), report.status, headers, media_type)
+
+
+def _quoted(text: str) -> str:
+    """A reason, which may tell what was sent, as a header has it (RFC 9110 5.6.4)."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    escaped = re.sub(r'(["\\])', r"\\\1", printable)
+    return '"' + escaped.encode("latin-1", "replace").decode("latin-1") + '"'

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import subprocess
 import sys
 import zlib
@@ -195,6 +196,28 @@ async def test_what_a_request_sends_is_told_by_its_first_part_where_it_does_not_
         assert (await store(web, body, **{"Content-Type": header})).status_code == 200
         none = body.replace(b"application/dicom", b"text/plain")
         assert (await store(web, none, **{"Content-Type": header})).status_code == 415
+
+
+@pytest.mark.parametrize(
+    "odd", ['text/"quoted"', "te\\xt", "a\nX-Evil: 1", "a\rb", "a\0b", "sch\u00f6n", "\x85"]
+)
+async def test_a_reason_that_tells_what_was_sent_fits_into_a_header(web: httpx.AsyncClient, odd: str) -> None:
+    body = body_of(b"x", real_object("CT_small.dcm").read_bytes())
+    body = body.replace(b"application/dicom", odd.encode("latin-1"), 1)
+    answer = await store(web, body)
+    assert answer.status_code == 202
+    assert "x-evil" not in answer.headers
+    code, agent, text = answer.headers["warning"].split(" ", 2)
+    assert (code, agent) == ("299", "pacsnode")
+    assert re.fullmatch(r'"C000: (?:[^"\\]|\\.)*, not application/dicom"', text)
+
+
+async def test_metadata_of_no_object_is_refused(web: httpx.AsyncClient) -> None:
+    media_type = "application/dicom+json"
+    body = f"--{BOUNDARY}\r\nContent-Type: {media_type}\r\n\r\n[]\r\n--{BOUNDARY}--\r\n".encode()
+    header = f'multipart/related; type="{media_type}"; boundary={BOUNDARY}'
+    answer = await store(web, body, **{"Content-Type": header})
+    assert (answer.status_code, answer.json()["detail"]) == (400, "the body has no objects")
 
 
 @pytest.mark.parametrize(
