@@ -25,6 +25,8 @@ EXPOSED: Final = "Content-Location, Content-Length, ETag, Link, Location, Retry-
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,64}")
 _FIELD_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~,\s-]{0,1024}")
 
+_NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")  # what is sent is what it is said to be
+
 _Pairs = list[tuple[bytes, bytes]]
 
 
@@ -40,14 +42,13 @@ class Cors:
         allowed = self._allowed(origin)
         if not allowed:
             return []
-        headers = [
+        return [
             (b"access-control-allow-origin", allowed.encode("latin-1")),
             (b"access-control-expose-headers", EXPOSED.encode()),
             # For pages that are cross-origin isolated: what they load by tag, and documents in frames (PDF)
             (b"cross-origin-resource-policy", b"cross-origin"),
             (b"cross-origin-embedder-policy", b"require-corp"),
         ]
-        return headers if allowed == "*" else [*headers, (b"vary", b"Origin")]
 
     def preflight(self, origin: str, requested_headers: str) -> _Pairs:
         if not self._allowed(origin):
@@ -72,7 +73,10 @@ class Front:
     def __init__(self, app: ASGIApp, cors: Cors) -> None:
         self._app = app
         self._cors = cors
-        self._every_answer = cors.headers("") if "*" in cors.origins else []
+        # Where origins differ a cache must know of it, also of answers to pictures, which name none
+        self._for_anybody = "*" in cors.origins
+        by_origin = cors.headers("") if self._for_anybody else [(b"vary", b"Origin")]
+        self._every_answer = [_NO_SNIFFING, *by_origin]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,8 +85,8 @@ class Front:
         scope["app"] = self._app  # Starlette's router raises 404 and 405 then, instead of answering itself
         exchange = _Exchange(scope, send, self._every_answer)
         origin = exchange.field(b"origin")
-        if origin and not self._every_answer:
-            exchange.added = self._cors.headers(origin.decode("latin-1"))
+        if origin and not self._for_anybody:
+            exchange.added = [*self._every_answer, *self._cors.headers(origin.decode("latin-1"))]
         try:
             if scope["method"] == "OPTIONS" and exchange.field(b"access-control-request-method"):
                 await self._answer_preflight(scope, exchange)
@@ -105,7 +109,7 @@ class Front:
         found = self._cors.preflight(
             headers.get("origin", ""), headers.get("access-control-request-headers", "")
         )
-        exchange.added = found
+        exchange.added = [_NO_SNIFFING, *found]
         vary = (b"vary", b"Origin, Access-Control-Request-Headers")
         await exchange.send({"type": "http.response.start", "status": 204, "headers": [vary]})
         await exchange.send({"type": "http.response.body", "body": b""})

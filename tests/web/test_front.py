@@ -39,6 +39,15 @@ async def test_other_origins_where_one_is_configured(settings_of: SettingsOf) ->
         assert allowed.headers["vary"] == "Origin"
         refused = await web.get(url, headers={"Origin": "https://elsewhere.example.org"})
         assert "access-control-allow-origin" not in refused.headers
+        # As for a picture in a page: a browser must not keep it for the page's own request
+        unnamed = await web.get(url)
+        assert "access-control-allow-origin" not in unnamed.headers
+        assert unnamed.headers["vary"] == refused.headers["vary"] == "Origin"
+
+
+async def test_browsers_are_told_to_believe_the_content_type(web: httpx.AsyncClient) -> None:
+    for path in ("/", "/health", "/nothing-here", "/dicomweb/studies"):
+        assert (await web.get(path)).headers["x-content-type-options"] == "nosniff"
 
 
 async def test_errors_have_a_reason_and_a_number(web: httpx.AsyncClient) -> None:
