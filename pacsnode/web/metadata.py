@@ -5,7 +5,7 @@ import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.requests import Request
@@ -69,7 +69,7 @@ class MetadataResources:
             writer = multipart.Writer(media.XML, request.url.path)
             return await conditional(
                 request,
-                writer.head(media.XML, root, None, first=True) + native_model(json.loads(body)) + writer.end,
+                _document(writer, root, json.loads(body), first=True) + writer.end,
                 writer.content_type,
                 headers,
             )
@@ -128,7 +128,7 @@ class MetadataResources:
             async for part in self._metadata.parts(version):
                 objects = await asyncio.to_thread(json.loads, b"[" + _with_root(part, root) + b"]")
                 for model in objects:
-                    yield writer.head(media.XML, root, None, first=first) + native_model(model)
+                    yield _document(writer, root, model, first=first)
                     first = False
         yield writer.end
 
@@ -154,6 +154,14 @@ class _Answers:
         while self._size > REMEMBERED:
             _, oldest = self._bodies.popitem(last=False)
             self._size -= len(oldest)
+
+
+def _document(writer: multipart.Writer, root: str, model: dict[str, Any], *, first: bool) -> bytes:
+    """The XML document of an object as a part, which tells whose metadata it is (8.6.1.2)."""
+    study, series, instance = (model[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018"))
+    location = f"{root}/studies/{study}/series/{series}/instances/{instance}/metadata"
+    document = native_model(model)
+    return writer.head(media.XML, location, len(document), first=first) + document
 
 
 def _with_root(text: bytes, root: str) -> bytes:

@@ -42,8 +42,13 @@ class Writer:
         self.end = f"\r\n--{self._boundary}--\r\n".encode()
 
     def head(self, content_type: str, location: str, length: int | None, *, first: bool) -> bytes:
-        """The delimiter and the headers of a part (Table 8.6.1-1); `length` None: not known yet."""
-        fields = f"Content-Type: {content_type}\r\nContent-Location: {location}\r\n"
+        """The delimiter and the headers of a part (Table 8.6.1-1); `length` None: not known yet.
+
+        `location`: the URL of what the part represents, "" where that is no resource.
+        """
+        fields = f"Content-Type: {content_type}\r\n"
+        if location:
+            fields += f"Content-Location: {location}\r\n"
         if length is not None:
             fields += f"Content-Length: {length}\r\n"
         return (self._delimiter[2:] if first else self._delimiter) + f"{fields}\r\n".encode("latin-1")

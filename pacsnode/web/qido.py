@@ -84,7 +84,7 @@ class StudySearch:
             return await conditional(request, body, offer.type, headers)
         writer = multipart.Writer(media.XML, str(request.url))
         parts = [
-            writer.head(media.XML, root, None, first=not number) + native_model(json.loads(result))
+            writer.head(media.XML, "", None, first=not number) + native_model(json.loads(result))
             for number, result in enumerate(results)
         ]
         return await conditional(request, b"".join(parts) + writer.end, writer.content_type, headers)

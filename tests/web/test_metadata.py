@@ -1,5 +1,6 @@
 """Metadata of every real object over HTTP, compared with pydicom's reading; made ahead, kept, remade."""
 
+import email
 import json
 import sqlite3
 import warnings
@@ -145,6 +146,16 @@ async def test_xml_parts(web: httpx.AsyncClient) -> None:
         if one.get("keyword") == "SOPInstanceUID"
     ]
     assert item.sop in names
+    heads = [email.message_from_bytes(part.lstrip()) for part in parts]
+    locations = [head["Content-Location"] for head in heads]
+    assert [one.split("/instances/")[1] for one in locations] == [f"{name}/metadata" for name in names]
+    for location, root in zip(locations, roots, strict=True):
+        alone = await web.get(location, headers={"Accept": 'multipart/related; type="application/dicom+xml"'})
+        (document,) = alone.content.split(b"\r\n\r\n")[1:]
+        assert ElementTree.tostring(root) in ElementTree.tostring(
+            ElementTree.fromstring(document.rpartition(b"\r\n--")[0])
+        )
+        assert location.encode() in alone.content
 
 
 async def test_conditions_codings_and_errors(web: httpx.AsyncClient) -> None:
