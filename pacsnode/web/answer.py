@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 OBJECT_AGE: Final = "private, max-age=3600"  # an object changes only where another may take its place
 GROUP_AGE: Final = "private, no-cache"  # a study grows: ask each time, mostly for a 304
+# A document may have been written by anybody who could store one: it runs nothing and loads nothing
+DOCUMENT_POLICY: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _RANGE: Final = re.compile(r"bytes=\s*(?:([0-9]+)-([0-9]*)|-([0-9]+))\s*")
 
 Fields = list[tuple[bytes, bytes]]
@@ -113,6 +115,15 @@ class Endpoint:
         except OSError as error:
             raise ProcessingFailure(f"the object cannot be read: {error.strerror}") from error
         await answer(scope, receive, send)
+
+
+def described(media_type: str) -> list[tuple[str, str]]:
+    """The Content-Type, and for what a browser would run scripts of that it must not."""
+    fields = [("content-type", media_type)]
+    name = media_type.partition(";")[0]
+    if name.startswith("text/") or name.endswith("xml"):  # HTML, XHTML, CDA, SVG
+        fields.append(("content-security-policy", DOCUMENT_POLICY))
+    return fields
 
 
 def not_modified(request: Request, etag: str, cache: str) -> Answer | None:

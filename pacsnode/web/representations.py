@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from pacsnode.archive.lookup import Held
 from pacsnode.errors import RequestRefused
-from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, not_modified, single
+from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, described, not_modified, single
 from pacsnode.web.facade import Facade
 from pacsnode.web.media import Offer
 from pacsnode.web.multipart import Writer
@@ -99,7 +99,7 @@ async def _single(
     if await anext(more, None) is not None:
         raise RequestRefused(406, "there are several parts: accept multipart/related")
     location = location_of(facade, request, held) + one.place
-    fields = [("content-type", one.content_type), ("content-location", location)]
+    fields = [*described(one.content_type), ("content-location", location)]
     answer = single(request, one.source, fields, etag, cache)
     return answer if one.made is None else answer.then(one.made.discard)
 

@@ -14,7 +14,13 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import EncapsulatedPDFStorage, EncapsulatedSTLStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    EncapsulatedCDAStorage,
+    EncapsulatedPDFStorage,
+    EncapsulatedSTLStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from pacsnode.node import Node
 from tests.conftest import needs, real_object, settings_for
@@ -40,6 +46,12 @@ PDF = (
     b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 100]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
 )
 
+SCRIPT = b"<html><script>alert(document.domain)</script></html>"
+CDA = (
+    b'<?xml version="1.0"?><ClinicalDocument xmlns="urn:hl7-org:v3">'
+    b'<script xmlns="http://www.w3.org/1999/xhtml">alert(document.domain)</script></ClinicalDocument>'
+)
+
 
 @dataclass
 class Web:
@@ -58,6 +70,8 @@ async def web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
     items = {name: part10(real_object(name)) for name in NAMES}
     items["pdf"] = part10(_document(folder, EncapsulatedPDFStorage, "application/pdf", PDF))
     items["stl"] = part10(_document(folder, EncapsulatedSTLStorage, "model/stl", text_stl()))
+    items["page"] = part10(_document(folder, EncapsulatedPDFStorage, "text/html", SCRIPT))
+    items["cda"] = part10(_document(folder, EncapsulatedCDAStorage, "text/xml", CDA))
     items["state"] = part10(_state_object(folder / "state.dcm"))
     async with Node(settings_for(folder / "root")) as node:
         assert set(await send_files(node.dimse_port, list(items.values()))) == {0}
@@ -192,8 +206,61 @@ async def test_reports_documents_and_waveforms(web: Web) -> None:
     assert (await web.get("rtplan.dcm", "rendered", "image/jpeg")).status_code == 406
 
 
+@pytest.mark.parametrize(
+    ("name", "resource", "content"),
+    [
+        ("page", "bulkdata/00420011", SCRIPT),
+        ("cda", "bulkdata/00420011", CDA),
+        ("cda", "rendered", CDA),
+        ("test-SR.dcm", "rendered", b""),
+    ],
+)
+async def test_a_document_runs_no_script_in_a_browser(
+    web: Web, name: str, resource: str, content: bytes
+) -> None:
+    """It would run with the rights of all pages of this server: a sandbox gives it an origin of its own."""
+    answer = await web.get(name, resource, "text/html,application/xhtml+xml,text/xml,*/*;q=0.8")
+    assert answer.status_code == 200
+    assert answer.content.startswith(content)
+    policy = [part.strip() for part in answer.headers["content-security-policy"].split(";")]
+    assert "sandbox" in policy  # without allow-scripts, allow-same-origin
+    assert "default-src 'none'" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_browser_still_shows_pdf(web: Web) -> None:
+    for resource in ("rendered", "bulkdata/00420011"):
+        answer = await web.get("pdf", resource, "text/html,application/pdf,*/*;q=0.8")
+        assert answer.headers["content-type"] == "application/pdf"
+        assert "content-security-policy" not in answer.headers  # a sandbox shuts out Chromium's viewer
+
+
+async def test_text_says_that_it_is_utf_8(web: Web) -> None:
+    for media_type in ("text/plain", "text/html"):
+        answer = await web.get("test-SR.dcm", "rendered", media_type)
+        assert answer.headers["content-type"] == f"{media_type}; charset=utf-8"
+        answer.content.decode("utf-8")
+
+
+async def test_parts_tell_what_was_rendered_as_the_client_can_ask_for_it(web: Web) -> None:
+    item = web.items["rtdose.dcm"]
+    path = f"/studies/{item.study}/series/{item.series}/instances/{item.sop}"
+    headers = {"Accept": "multipart/related; type=image/png", "X-Forwarded-Prefix": "/node"}
+    answer = await web.client.get(f"{path}/frames/3,1/rendered", headers=headers)
+    message = email.message_from_bytes(
+        f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode() + answer.content
+    )
+    places = [part["Content-Location"] for part in message.get_payload()]
+    assert [place.partition("/node/dicomweb")[2] for place in places] == [
+        f"{path}/frames/3",
+        f"{path}/frames/1",
+    ]
+
+
 async def test_everything_has_a_thumbnail_at_every_level(web: Web) -> None:
     for name, item in web.items.items():
+        if name == "page":
+            continue  # nothing that could be drawn
         thumbnail = picture(await web.get(name, "thumbnail", "image/jpeg", viewport="64,64"))
         assert max(thumbnail.size) == 64, name
         for path in (f"/studies/{item.study}", f"/studies/{item.study}/series/{item.series}"):
@@ -205,9 +272,17 @@ async def test_everything_has_a_thumbnail_at_every_level(web: Web) -> None:
 async def test_a_series_is_rendered_part_by_part_or_as_one_picture(web: Web) -> None:
     item = web.items["CT_small.dcm"]
     path = f"/studies/{item.study}/rendered"
-    answer = await web.client.get(path, headers={"Accept": "multipart/related; type=image/jpeg"})
-    assert answer.status_code == 200
+    accept = {"Accept": "multipart/related; type=image/jpeg"}
+    series = await web.client.get(f"/studies/{item.study}/series/{item.series}/rendered", headers=accept)
+    answer = await web.client.get(path, headers=accept)
     assert len(parts_of(answer)) >= 1
+    # A document that is none has no picture: the others are there, and the answer says so (Table 10.4.3-1)
+    assert web.items["page"].study == item.study
+    assert (answer.status_code, series.status_code) == (206, 206)
+    count = len(parts_of(answer))
+    assert answer.headers["warning"] == f'299 pacsnode "1 of {count + 1} pictures cannot be made"'
+    only = await web.get("page", "rendered", accept["Accept"])
+    assert only.status_code == 406
     newer_ohif = await web.client.get(path, headers={"Accept": "image/jpeg"}, params={"viewport": "32,32"})
     assert picture(newer_ohif).size == (32, 32)
 
