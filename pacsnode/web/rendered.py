@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from typing import Final
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import BaseRoute, Route
 
 from pacsnode.archive.frame_index import fragments_of
 from pacsnode.archive.lookup import Held
-from pacsnode.errors import RequestRefused
+from pacsnode.errors import CannotTranscode, PacsnodeError, RequestRefused
 from pacsnode.pixels.plan import VIDEO
 from pacsnode.pixels.rendering.request import Rendering
 from pacsnode.web.answer import GROUP_AGE, OBJECT_AGE, Answer, Endpoint, described, not_modified, single
@@ -188,7 +188,7 @@ async def _answer(
     if (unchanged := not_modified(request, etag, GROUP_AGE)) is not None:
         return unchanged
     writer = Writer(offer.type, f"{request.url.path} {etag}")
-    ready, waiting, refusal = await _made_before(facade.pictures, shown, rendering)
+    ready, waiting, refusal = await _made_before(facade.pictures, request, shown, rendering)
     if not ready:
         raise refusal or RequestRefused(404, "there is nothing to be rendered")
 
@@ -215,21 +215,24 @@ async def _answer(
 
 
 async def _made_before(
-    pictures: Pictures, shown: Sequence[Shown], rendering: Rendering
-) -> tuple[list[tuple[Shown, bytes]], Sequence[Shown], RequestRefused | None]:
+    pictures: Pictures, request: Request, shown: Sequence[Shown], rendering: Rendering
+) -> tuple[list[tuple[Shown, bytes]], Sequence[Shown], PacsnodeError | None]:
     """Pictures that are made before the answer begins, those that are left, why one cannot be made.
 
     All, for most; of more than there is room for the status tells nothing of those that are left.
+    Raises ClientDisconnect when nobody waits for them any more.
     """
     ready: list[tuple[Shown, bytes]] = []
-    refusal = None
+    refusal: PacsnodeError | None = None
     room = ROOM
     for number, one in enumerate(shown):
         if room <= 0:
             return ready, shown[number:], refusal
+        if await request.is_disconnected():
+            raise ClientDisconnect
         try:
             made = await _picture(pictures, one, rendering)
-        except RequestRefused as error:
+        except (RequestRefused, CannotTranscode) as error:
             log.warning("picture.not_made", sop_instance=one.held.located.sop_instance, reason=str(error))
             refusal = error
             continue

@@ -38,7 +38,7 @@ from pacsnode.web.rendering import (
     window_of,
 )
 from pacsnode.web.shown import Shown, is_presentation_state, shown_by, shown_under
-from pacsnode.web.syntaxes import instance_syntax
+from pacsnode.web.syntaxes import FORBIDDEN, instance_syntax
 from pacsnode.web.target import METHODS, etag_of
 from pacsnode.web.wado import answer_single, plan
 
@@ -144,7 +144,7 @@ async def _instance(facade: Facade, request: Request, parameters: Parameters, he
         raise RequestRefused(400, "transferSyntax is no UID")
     stored = held.located.transfer_syntax
     if instance_syntax(stored, (wanted,)) is None:
-        able = ", ".join(facade.transcoder.targets_of(stored))
+        able = ", ".join(one for one in facade.transcoder.targets_of(stored) if one not in FORBIDDEN)
         raise RequestRefused(406, f"the instance cannot be had in {wanted}; there are: {able}")
     if parameters.get("anonymize") not in (None, "yes"):
         raise RequestRefused(400, "anonymize is yes")

@@ -23,10 +23,12 @@ from pydicom.uid import (
 )
 
 from pacsnode.node import Node
+from pacsnode.web.pictures import Pictures
 from tests.conftest import needs, real_object, settings_for
 from tests.pixels.rendering.test_thumbnails import text_stl
 from tests.support.objects import Part10, part10
 from tests.support.sending import send_files
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs("dcmpsmk")]
 
@@ -285,6 +287,29 @@ async def test_a_series_is_rendered_part_by_part_or_as_one_picture(web: Web) -> 
     assert only.status_code == 406
     newer_ohif = await web.client.get(path, headers={"Accept": "image/jpeg"}, params={"viewport": "32,32"})
     assert picture(newer_ohif).size == (32, 32)
+
+
+async def test_a_client_that_goes_away_ends_the_rendering_of_what_it_wanted(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+
+    async def slowly(*_: object) -> bytes:
+        nonlocal made
+        made += 1
+        await asyncio.sleep(0.05)
+        return b"picture"
+
+    monkeypatch.setattr(Pictures, "picture", slowly)
+    item, url = web.items["rtdose.dcm"], web.client.base_url
+    path = f"/dicomweb/studies/{item.study}/series/{item.series}/instances/{item.sop}/rendered"
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    head = f"GET {path} HTTP/1.1\r\nHost: a\r\nAccept: multipart/related; type=image/png\r\n\r\n"
+    writer.write(head.encode())
+    await eventually(lambda: made == 2, "two of fifteen pictures are made")
+    writer.close()
+    await asyncio.sleep(0.5)
+    assert made < 6
 
 
 async def test_a_presentation_state_shows_its_image(web: Web) -> None:

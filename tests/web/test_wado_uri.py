@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from pacsnode.node import Node
 from pacsnode.web.resources import RESOURCES
@@ -126,6 +126,11 @@ async def test_the_transfer_syntax_is_the_one_asked_for_else_explicit_little_end
     assert np.array_equal(compressed.pixel_array, original.pixel_array)
     stored = await web.get("MR_small_RLE.dcm", contentType=DICOM, transferSyntax="*")  # as OHIF has it
     assert dcmread(BytesIO(stored.content)).PixelData == original.PixelData
+    refused = await web.get("MR_small_RLE.dcm", contentType=DICOM, transferSyntax=ImplicitVRLittleEndian)
+    able = refused.json()["detail"].partition("there are: ")[2].split(", ")
+    assert refused.status_code == 406
+    for one in able:  # and not what is refused over the web
+        assert (await web.get("MR_small_RLE.dcm", contentType=DICOM, transferSyntax=one)).status_code == 200
     refused = await web.get("MR_small_RLE.dcm", contentType=DICOM, transferSyntax="1.2.840.10008.1.2.4.102")
     assert refused.status_code == 406
     assert ExplicitVRLittleEndian in refused.json()["detail"]
