@@ -117,16 +117,19 @@ def _checked(pixels: PixelData | None, numbers: Sequence[int]) -> PixelData:
 async def _decoded(
     facade: Facade, held: Held, numbers: Sequence[int]
 ) -> list[Buffer] | AsyncIterator[Buffer]:
-    """Frames of a compressed object, uncompressed."""
-    made = await _decode(facade, held, numbers)
-    length = made.size // len(numbers)
+    """Frames of a compressed object, uncompressed; each is decoded once, however often it is wanted."""
+    distinct = tuple(dict.fromkeys(numbers))
+    made = await _decode(facade, held, distinct)
+    length = made.size // len(distinct)
+    start_of = {number: index * length for index, number in enumerate(distinct)}
+    starts = [start_of[number] for number in numbers]
     if made.size <= ONE_HOP:
         whole = memoryview(await made.take())
-        return [whole[start : start + length] for start in range(0, made.size, length)]
+        return [whole[start : start + length] for start in starts]
 
     async def pieces() -> AsyncIterator[Buffer]:
         try:
-            for start in range(0, made.size, length):
+            for start in starts:
                 parts = facade.archive.read_file(made.path, EXPLICIT_VR_LE, start + length, start)
                 yield b"".join([part async for part in parts])
         finally:

@@ -19,7 +19,10 @@ from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
 from pydicom.fileset import FileSet, is_conformant_file_id
 
+from pacsnode.dicom.uid import UID
 from pacsnode.node import Node
+from pacsnode.pixels.job import Decoding
+from pacsnode.pixels.pool import Transcoded, Transcoder
 from tests.conftest import at_least, real_objects, settings_for
 from tests.support.objects import Part10
 from tests.support.pixels import pixels_of
@@ -173,6 +176,31 @@ async def test_every_frame_uncompressed_is_what_pydicom_decodes(web: Web, tmp_pa
             assert headers["content-location"].endswith(f"{path_of(item)}/frames/{number}")
         compared += 1
     assert compared > at_least(50, 20)
+
+
+@pytest.mark.parametrize("one_hop", [4 * 2**20, 0])
+async def test_a_frame_that_is_wanted_often_is_decoded_once(
+    web: Web, monkeypatch: pytest.MonkeyPatch, one_hop: int
+) -> None:
+    """A request of some KB must not fill the disk with gigabytes of the same frame."""
+    item = next(one for one in web.truth.items if one.path.name == "examples_ybr_color.dcm")
+    alone = [(await web.get(f"{path_of(item)}/frames/{number}", OCTETS)) for number in (1, 2)]
+    first, second = (parts_of(answer)[0][1] for answer in alone)
+    monkeypatch.setattr("pacsnode.web.pixels.ONE_HOP", one_hop)
+    decoded = []
+    decode = Transcoder.decode_frames
+
+    async def watched(transcoder: Transcoder, path: Path, stored: UID, task: Decoding) -> Transcoded:
+        made = await decode(transcoder, path, stored, task)
+        decoded.append((len(task.frames), made.size))
+        return made
+
+    monkeypatch.setattr(Transcoder, "decode_frames", watched)
+    order = [2, 1, *[2] * 50]
+    answer = await web.get(f"{path_of(item)}/frames/{','.join(map(str, order))}", OCTETS)
+    assert answer.status_code == 200
+    assert [content for _, content in parts_of(answer)] == [second, first, *[second] * 50]
+    assert decoded == [(2, 2 * len(first))]
 
 
 async def test_every_compressed_frame_is_the_stream_that_was_stored(web: Web) -> None:
