@@ -121,6 +121,8 @@ def orders_of(message: Message) -> list[Order]:
         raise MessageRefused("the message has no order (ORC)", SEGMENT_SEQUENCE_ERROR, "ORC")
     if "PID" not in shared:
         raise MessageRefused("the message has no patient (PID)", SEGMENT_SEQUENCE_ERROR, "PID")
+    if len({pid.text(3) for pid in shared["PID"]}) > 1:
+        raise MessageRefused("the orders are of more than one patient", SEGMENT_SEQUENCE_ERROR, "PID")
     studies = {"ZDS": list(message.named("ZDS"))[:1]}  # some senders put it behind the last order only
     return [Order(orc, {**studies, **shared, **group}) for orc, group in groups]
 

@@ -345,6 +345,16 @@ async def test_error_segment_before_and_since_2_5(scene: Scene) -> None:
     assert new[8] == "missing: Modality (0008,0060)"
 
 
+async def test_orders_of_two_patients_in_a_message_are_not_mixed(scene: Scene) -> None:
+    """ORM, OMG and OMI have one patient; the second one's order would be scheduled for the first."""
+    first, second = orm(1), orm(2).partition("\r")[2]
+    answer = await scene.send(first + second)
+    assert (answer["MSA"][1], answer["MSA"][3]) == ("AE", "the orders are of more than one patient")
+    assert await scene.data_sets() == []
+    told_again = orm(1) + next(line for line in orm(1).split("\r") if line.startswith("PID")) + "\r"
+    assert await scene.code(told_again) == "AA"
+
+
 async def test_nothing_of_a_refused_message_is_done(scene: Scene) -> None:
     second = orm(2, modality="")
     assert await scene.code(orm(1) + second[second.index("ORC|") :]) == "AE"
