@@ -169,7 +169,7 @@ def _of_level(path: str, level: str) -> tuple[Resource, ...]:
         ),
         Resource(
             f"{path}/rendered", "GET", f"Retrieve Rendered {level}", "10.4",
-            (*RENDERED_TYPES, *_parts(*RENDERED_TYPES)), _RENDERED,
+            (*RENDERED_TYPES, *_parts(*RENDERED_TYPES)), _RENDERED, statuses=statuses,
         ),
         Resource(
             f"{path}/thumbnail", "GET", f"Retrieve {level} Thumbnail", "10.4", THUMBNAIL_TYPES,
@@ -221,7 +221,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     ),
     Resource(
         f"{_FRAMES}/rendered", "GET", "Retrieve Rendered Frames", "10.4",
-        (*IMAGE_TYPES, *_parts(*IMAGE_TYPES)), _RENDERED,
+        (*IMAGE_TYPES, *_parts(*IMAGE_TYPES)), _RENDERED, statuses=(200, 206, 304, 400, 404, 406),
     ),
     Resource(
         f"{_FRAMES}/thumbnail", "GET", "Retrieve Frame Thumbnail", "10.4", THUMBNAIL_TYPES,
