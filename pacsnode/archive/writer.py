@@ -245,15 +245,24 @@ class Writer:
                 self._layout.remove(self._layout.incoming_path(arrival.token, arrival.row.size))
         if verdict.displaces:
             self._settle_placed()  # the index must know of the replaced object before it moves
-        for source, target in verdict.moves:
+        if verdict.displaces and self._unsettled:  # perhaps of the same place: one after the other
+            self._unsettled += verdict.moves
+        else:
+            self._move(verdict.moves)
+        self._judge.tell(verdict)
+
+    def _move(self, moves: Sequence[tuple[str, str]]) -> None:
+        """Do moves in their order; what comes after one that fails may have to wait for it to leave."""
+        for number, (source, target) in enumerate(moves):
             try:
                 self._place(source, target)
             except OSError as error:
                 # File and row are durable, so the answer stays Success: the next group, or the next
                 # start, finds the file in incoming/ under the number of its row.
                 log.error("instance.unsettled", path=target, error=error.strerror)
-                self._unsettled.append((source, target))
-        self._judge.tell(verdict)
+                if not isinstance(error, FileNotFoundError):
+                    self._unsettled += moves[number:]
+                    return
 
     def _sync_names(self, arrivals: Sequence[Arrival]) -> None:
         """With storage.sync = "full" a new file's name is made durable too; POSIX asks for that."""
@@ -292,6 +301,8 @@ class Writer:
         while self._unsettled:
             try:
                 self._place(*self._unsettled[0])
+            except FileNotFoundError:
+                pass  # somebody has removed it: nothing is left to move
             except OSError:
                 return
             del self._unsettled[0]

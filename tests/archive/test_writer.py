@@ -9,11 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from pacsnode.archive.archive import Archive
+from pacsnode.archive.files import Layout
 from pacsnode.archive.index import Index
 from pacsnode.archive.instance import SMALL, Outcome
+from pacsnode.archive.reconcile import verify
 from pacsnode.errors import OutOfResources
 from tests.archive.conftest import OpenArchive, receive, store
-from tests.support.objects import incoming, made, stored_files
+from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
+from tests.support.waiting import eventually
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -135,6 +138,45 @@ async def test_a_rename_that_fails_is_done_by_the_next_group(
     await store(archive, made(2))
     assert incoming(root) == []
     assert len(list(stored_files(root))) == 2
+
+
+@pytest.mark.parametrize("pixels", [64, SMALL])
+async def test_what_cannot_leave_its_place_is_not_written_over(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    move = Layout.move
+
+    def failing(self: Layout, source: str, target: str) -> None:
+        if target.startswith("conflicts/"):
+            raise OSError(28, "No space left on device")
+        move(self, source, target)
+
+    versions = [made(1, pixels=pixels + more) for more in (0, 2, 4)]
+    async with open_archive(duplicates="replace", sync="file") as archive:
+        await store(archive, versions[0])
+        with monkeypatch.context() as patched:
+            patched.setattr(Layout, "move", failing)
+            for version in versions[1:]:
+                assert (await store(archive, version)).outcome is Outcome.REPLACED
+        await store(archive, made(2))
+        await eventually(lambda: not incoming(root), "what waited has its place")
+    assert verify(root, deep=True).agrees
+    assert data_set_bytes(object_path(root, made(1))) == versions[2].data
+    assert sorted(len(data_set_bytes(aside)) for aside in (root / "conflicts").iterdir()) == [
+        len(version.data) for version in versions[:2]
+    ]
+
+
+async def test_a_replaced_object_that_somebody_removed_holds_nothing_up(
+    open_archive: OpenArchive, root: Path
+) -> None:
+    async with open_archive(duplicates="replace") as archive:
+        stored = await store(archive, made(1))
+        (root / stored.path).unlink()
+        await store(archive, made(1, pixels=66))
+        await store(archive, made(2, pixels=SMALL))
+    assert incoming(root) == []
+    assert data_set_bytes(root / stored.path) == made(1, pixels=66).data
 
 
 async def test_a_study_under_another_patient_is_stored_and_logged_once(archive: Archive, root: Path) -> None:
