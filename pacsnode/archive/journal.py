@@ -145,8 +145,8 @@ class Journal:
         """Free a segment whose objects are safe in their own files. Raises OSError."""
         segment.rewind()
         if self._free:  # one is enough; there are more when the disk has been slow for a while
-            segment.close()
-            segment.path.unlink()
+            segment.path.unlink(missing_ok=True)
+            segment.close()  # last: a failure has all of this tried again
         else:
             segment.is_retired = False
             self._free.append(segment)

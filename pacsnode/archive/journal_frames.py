@@ -86,9 +86,17 @@ def read_journal(folder: Path) -> Iterator[Record]:
     """
     starts = {path: first_place(path) for path in segments(folder)}
     used = [path for _, path in sorted((start, path) for path, start in starts.items() if start is not None)]
-    revoked = {record.token for path in used for record in _read_segment(path) if not record.content}
+    # A later session may give the number of what was not kept to another object.
+    revoked = {
+        (session, record.token)
+        for path in used
+        for session, record in _read_segment(path)
+        if not record.content
+    }
     for path in used:
-        yield from (record for record in _read_segment(path) if record.token not in revoked)
+        for session, record in _read_segment(path):
+            if (session, record.token) not in revoked:
+                yield record
 
 
 def segments(folder: Path) -> list[Path]:
@@ -96,7 +104,8 @@ def segments(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.log") if path.stem.isdecimal()]
 
 
-def _read_segment(path: Path) -> Iterator[Record]:
+def _read_segment(path: Path) -> Iterator[tuple[int, Record]]:
+    """The records of a segment, each with its session."""
     data = memoryview(path.read_bytes())
     at = 0
     last: Place | None = None
@@ -108,7 +117,8 @@ def _read_segment(path: Path) -> Iterator[Record]:
             return
         if len(frame) < end or frame[_FACTS.size : FRAME_HEADER] != _digest(frame, end):
             return
-        yield from _records(frame[FRAME_HEADER:])
+        for record in _records(frame[FRAME_HEADER:]):
+            yield place.session, record
         last = place
         at += -(-end // BLOCK) * BLOCK
 
