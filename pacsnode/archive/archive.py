@@ -348,6 +348,10 @@ def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Journal, Rec
         # A file cannot keep its name in incoming/ until the index is durable: so that is made so at once.
         log.warning("storage.no_links", root=str(layout.root), sync="full")
         sync = "full"
+    if not layout.has_index() and layout.has_objects():  # an empty one beside them would hide them all
+        raise ArchiveError(
+            f"data root {layout.root} has objects but no index; `pacsnode index rebuild` makes one"
+        )
     migrate(layout.index)
     try:
         connection = connect(layout.index, sync)

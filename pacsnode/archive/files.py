@@ -2,6 +2,7 @@
 
     <root>/objects/<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm     what is acknowledged
     <root>/conflicts/<SOPInstanceUID>.<token>.dcm    other objects that came under a UID already taken
+    <root>/conflicts/<SOPInstanceUID>.unlisted-<time>.dcm    what stood in their place and had no row
     <root>/incoming/<token>.part                     what is being received
     <root>/incoming/<token>.<size>.part              what is complete once it has this size
     <root>/journal/<number>.log                      small objects until their files are synced: journal.py
@@ -17,6 +18,7 @@ worker threads.
 
 import errno
 import fcntl
+import filecmp
 import mmap
 import os
 import time
@@ -24,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import structlog
 from xxhash import xxh3_128
 
 from pacsnode.archive.direct import Buffer, DirectWriter, is_supported
@@ -37,6 +40,8 @@ FREE_SPACE_AGE: Final = 1.0  # seconds a statvfs answer is believed; a full disk
 FOLDERS_REMEMBERED: Final = 100_000  # some 20 MB of names
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+log = structlog.get_logger()
 
 
 def out_of_resources(error: OSError) -> OutOfResources:
@@ -83,6 +88,13 @@ class Layout:
             first.unlink(missing_ok=True)
             second.unlink(missing_ok=True)
         return True
+
+    def has_index(self) -> bool:
+        return self.index.exists() and self.index.stat().st_size > 0
+
+    def has_objects(self) -> bool:
+        """Whether there is a file of an object; stops at the first."""
+        return next(self.objects.glob("*/*/*.dcm"), None) is not None
 
     @staticmethod
     def object_path(study: UID, series: UID, sop_instance: UID) -> str:
@@ -134,11 +146,11 @@ class Layout:
     def place(self, incoming: str, target: str) -> None:
         """Give a file of incoming/ its place as well, by a second name; raises OSError.
 
-        What may stand there has no row: the leftover of an index that was lost. Where a file can have one
-        name only, it loses that in incoming/.
+        Where a file can have one name only, it loses that in incoming/.
         """
         if not self.has_links:
             if self.exists(incoming):  # else it was placed before
+                self._make_room(incoming, target)
                 self.move(incoming, target)
             return
         source, place = self.absolute(incoming), self.absolute(target)
@@ -147,22 +159,22 @@ class Layout:
         except FileExistsError:
             if os.path.samefile(source, place):
                 return
-            os.unlink(place)
+            self._make_room(incoming, target)
             os.link(source, place)
         except FileNotFoundError:  # the folder is new, or someone tidied it away while it was empty
             os.makedirs(os.path.dirname(place), exist_ok=True)
             os.link(source, place)
 
     def write(self, path: str, content: Buffer) -> None:
-        """Write a file at its place, without a sync; raises OSError, and then nothing stays there.
-
-        What may stand there has no row: the leftover of an index that was lost.
-        """
+        """Write a file at its place, without a sync; raises OSError, and then nothing stays there."""
         place = self.absolute(path)
         try:
             descriptor = os.open(place, _NEW_FILE, 0o644)
         except FileExistsError:
-            os.unlink(place)
+            if self.holds(path, bytes(content)):
+                self.remove(path)
+            else:
+                self._put_aside(path)
             descriptor = os.open(place, _NEW_FILE, 0o644)
         except FileNotFoundError:  # the folder is new, or someone tidied it away while it was empty
             os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -174,6 +186,26 @@ class Layout:
             raise
         finally:
             os.close(descriptor)
+
+    def _make_room(self, incoming: str, target: str) -> None:
+        """Have nothing stand where a file of incoming/ belongs; raises OSError."""
+        if not self.exists(target):
+            return
+        if filecmp.cmp(self.absolute(incoming), self.absolute(target), shallow=False):
+            self.remove(target)
+        else:
+            self._put_aside(target)
+
+    def _put_aside(self, path: str) -> None:
+        """Keep what has no row and stands where another object belongs; raises OSError.
+
+        It may be an object that an index which was lost, or is older than it, does not know: a rebuild would
+        find it.
+        """
+        sop_instance = os.path.basename(path).removesuffix(".dcm")
+        aside = f"conflicts/{sop_instance}.unlisted-{time.time_ns()}.dcm"
+        self.move(path, aside)
+        log.warning("instance.unlisted", path=aside)
 
     def holds(self, path: str, content: bytes) -> bool:
         """Whether a file is there and has this content; raises OSError."""

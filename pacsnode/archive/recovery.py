@@ -128,17 +128,19 @@ def _recover_record(
 ) -> None:
     """See to the file of a small object if it has a row, else have it stored again."""
     row = connection.execute(
-        "SELECT path, digest FROM instance WHERE id = ?1"
-        " UNION ALL SELECT path, digest FROM conflict WHERE id = ?1",
+        "SELECT path, size, digest FROM instance WHERE id = ?1"
+        " UNION ALL SELECT path, size, digest FROM conflict WHERE id = ?1",
         (record.token,),
     ).fetchone()
     if row is None:
         _remove_unlisted(connection, layout, record.path)
         recovered.unlisted.setdefault(record.token, record)  # what replaces another is in incoming/, too
         return
-    path, kept = row
+    path, size, kept = row
     data = memoryview(record.content)[data_offset_of(record.content) :]
-    if digest(data).digest() == kept and not layout.holds(path, record.content):
+    is_same = len(record.content) == size and digest(data).digest() == kept
+    if is_same and not layout.holds(path, record.content):
+        layout.remove(path)
         layout.write(path, record.content)
         recovered.restored += 1
 
@@ -160,6 +162,7 @@ def restore(layout: Layout, record: Record) -> None:
     path = record.path
     if not _is_torn(layout, path, record.content):
         path = layout.conflict_path(UID(os.path.basename(path).removesuffix(".dcm")), record.token)
+    layout.remove(path)
     layout.write(path, record.content)
 
 

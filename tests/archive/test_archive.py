@@ -372,3 +372,21 @@ async def test_a_broken_index_file_is_an_archive_error(open_archive: OpenArchive
     with pytest.raises(ArchiveError):
         async with open_archive():
             pass
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty"])
+async def test_objects_whose_index_is_gone_are_not_hidden_by_an_empty_one(
+    open_archive: OpenArchive, root: Path, damage: str
+) -> None:
+    async with open_archive() as archive:
+        await store(archive, made(1))
+    index = root / "index.sqlite"
+    index.unlink()
+    if damage == "empty":
+        index.touch()
+    with pytest.raises(ArchiveError, match="no index; `pacsnode index rebuild` makes one"):
+        async with open_archive():
+            pass
+    await Archive.rebuild(root)
+    async with open_archive() as archive:
+        assert (await store(archive, made(1))).outcome is Outcome.DUPLICATE

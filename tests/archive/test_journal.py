@@ -20,7 +20,7 @@ from pacsnode.archive.index import Index
 from pacsnode.archive.instance import SMALL, Outcome, SmallObject, Stored
 from pacsnode.archive.journal import Journal
 from pacsnode.archive.journal_frames import BLOCK, Record, read_journal, segments
-from pacsnode.archive.reconcile import rebuild, verify
+from pacsnode.archive.reconcile import Finding, rebuild, verify
 from pacsnode.archive.scribe import Scribe
 from pacsnode.archive.settling import Settler
 from pacsnode.dicom.part10 import file_meta
@@ -253,13 +253,39 @@ async def test_a_write_of_a_file_cut_short_leaves_no_part_of_it(
         assert list(stored_files(root)) == []
 
 
-async def test_a_leftover_at_an_objects_place_is_written_over(open_archive: OpenArchive, root: Path) -> None:
-    place = object_path(root, made(1))
+@pytest.mark.parametrize("pixels", [64, SMALL])
+@pytest.mark.parametrize("links", [True, False])
+async def test_a_leftover_at_an_objects_place_is_kept_aside(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch, pixels: int, links: bool
+) -> None:
+    monkeypatch.setattr(Layout, "_probe_links", lambda self: links)
+    item, former = made(1, pixels=pixels), made(1, pixels=pixels + 2)
     async with open_archive() as archive:
-        place.parent.mkdir(parents=True)
-        place.write_bytes(b"from an index that was lost" * 1000)
-        await store(archive, made(1))
-    assert data_set_bytes(place) == made(1).data
+        stored = await store(archive, former)
+    forget_row(root, former.sop)  # an index of before
+    with capture_logs() as logs:
+        async with open_archive() as archive:
+            assert (await store(archive, item)).outcome is Outcome.STORED
+    assert data_set_bytes(root / stored.path) == item.data
+    [aside] = (root / "conflicts").iterdir()
+    assert data_set_bytes(aside) == former.data
+    assert "instance.unlisted" in [log["event"] for log in logs]
+    assert [problem.finding for problem in verify(root).problems] == [Finding.NOT_INDEXED]
+    rebuilt = rebuild(root)
+    assert (rebuilt.instances, rebuilt.conflicts) == (1, 1)
+
+
+@pytest.mark.parametrize("pixels", [64, SMALL])
+async def test_a_leftover_that_is_the_same_object_is_no_conflict(
+    open_archive: OpenArchive, root: Path, pixels: int
+) -> None:
+    async with open_archive() as archive:
+        await store(archive, made(1, pixels=pixels))
+    forget_row(root, made(1).sop)
+    async with open_archive() as archive:
+        await store(archive, made(1, pixels=pixels))
+    assert list((root / "conflicts").iterdir()) == []
+    assert verify(root, deep=True).agrees
 
 
 async def test_a_disk_that_cannot_be_synced_keeps_the_journal(
@@ -363,7 +389,7 @@ def test_a_segment_that_somebody_removed_is_let_go(tmp_path: Path) -> None:
     for segment in retired:
         assert segment is not None
         segment.path.unlink()
-        journal.recycle(segment)  # were it to fail, the next try would write to what has its descriptor by then
+        journal.recycle(segment)  # tried again, it would write to what has its descriptor by then
     journal.close()
 
 
