@@ -39,6 +39,7 @@ SYNC_STRIDE: Final = 64 * 2**20  # bytes; a 2 GB object must not leave 2 GB of d
 FREE_SPACE_AGE: Final = 1.0  # seconds a statvfs answer is believed; a full disk is met by ENOSPC anyway
 FOLDERS_REMEMBERED: Final = 100_000  # some 20 MB of names
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_PROBES: Final = ("direct-", "link-")  # files by which create() finds out what the file system can do
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 log = structlog.get_logger()
@@ -214,6 +215,12 @@ class Layout:
                 return file.read(len(content) + 1) == content
         except FileNotFoundError:
             return False
+
+    def is_incoming(self, path: str) -> bool:
+        """Whether a file of incoming/ is one of ours; what others have put there is not to be removed."""
+        name = os.path.basename(path)
+        is_ours = name.endswith(".part") or name.startswith(_PROBES)
+        return is_ours and os.path.isfile(self.absolute(path))
 
     def is_complete(self, path: str) -> bool:
         """Whether a file of incoming/ holds all of its object, whatever the crash was.

@@ -49,6 +49,9 @@ def recover(connection: sqlite3.Connection, layout: Layout) -> Recovered:
     recovered = Recovered()
     for name in os.listdir(layout.incoming):
         source = f"incoming/{name}"
+        if not layout.is_incoming(source):
+            log.warning("incoming.foreign", path=source)
+            continue
         token, _ = layout.incoming_parts(name)
         if token is None or not layout.is_complete(source):
             layout.remove(source)

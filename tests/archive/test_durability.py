@@ -135,11 +135,22 @@ async def test_files_that_were_never_committed_are_removed(
 ) -> None:
     async with open_archive() as archive:
         await store(archive, made(1))
-    for name in ("999.part", "rubbish", "-1.part", "999.12.part"):
+    for name in ("999.part", "link-4711", "-1.part", "999.12.part"):
         (root / "incoming" / name).write_bytes(b"half an obj")
     assert await recovering() == [("index.recovered", 0, 4)]
     assert incoming(root) == []
     assert verify(root, deep=True).agrees
+
+
+async def test_what_others_put_into_incoming_is_left_there(
+    open_archive: OpenArchive, root: Path, recovering: Recover
+) -> None:
+    async with open_archive() as archive:
+        await store(archive, made(1))
+    (root / "incoming" / "IMG001.dcm").write_bytes(b"somebody took this for an inbox")
+    (root / "incoming" / "lost+found").mkdir()
+    assert await recovering() == []
+    assert sorted(path.name for path in incoming(root)) == ["IMG001.dcm", "lost+found"]
 
 
 async def test_complete_objects_the_index_lost_to_a_power_cut_are_listed_again(
