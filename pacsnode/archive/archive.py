@@ -24,7 +24,7 @@ from pacsnode.archive.derived import Derived
 from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
 from pacsnode.archive.frames import Frames, FramesAhead
 from pacsnode.archive.index import Index, connect
-from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Stored
+from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Outcome, Stored
 from pacsnode.archive.integrity import Condition, Inspector, Reference
 from pacsnode.archive.journal import Journal
 from pacsnode.archive.journal_frames import Record
@@ -115,7 +115,7 @@ class Archive:
             index,
             layout,
             loop,
-            Judge(index, Duplicates(options.duplicates)),
+            Judge(index, layout, Duplicates(options.duplicates)),
             SmallFiles(layout, sync=durable),
             self._scribe,
             sync=options.sync,
@@ -274,7 +274,10 @@ class Archive:
         """
         future: asyncio.Future[Stored] = self._intake.loop.create_future()
         incoming.finish(future)
-        return await future
+        stored = await future
+        if stored.outcome is Outcome.RESTORED:
+            self.lookup.forget()
+        return stored
 
     def search(self, query: Query) -> AsyncGenerator[list[Match], None]:
         """The matches of a query in chunks, as they are found; closing the generator stops the search."""

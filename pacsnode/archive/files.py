@@ -230,6 +230,13 @@ class Layout:
         _, size = self.incoming_parts(os.path.basename(path))
         return size is not None and os.stat(self.absolute(path)).st_size == size
 
+    def has_size(self, path: str, size: int) -> bool:
+        """Whether a file is there and has as many bytes; raises OSError."""
+        try:
+            return os.stat(self.absolute(path)).st_size == size
+        except FileNotFoundError:
+            return False
+
     def remove(self, path: str) -> None:
         try:
             os.unlink(self.absolute(path))

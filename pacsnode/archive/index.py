@@ -57,6 +57,7 @@ class Existing:
     transfer_syntax: str
     digest: bytes
     path: str
+    size: int
 
 
 _FILE_COLUMNS: Final = ("transfer_syntax", "path", "size", "digest", "source_ae", "stored_at")
@@ -86,7 +87,7 @@ _CONFLICT_COLUMNS: Final = (
 _INSERT_CONFLICT: Final = insert("conflict", _CONFLICT_COLUMNS)
 _LINE: Final = "instance i JOIN series s ON s.id = i.series_fk JOIN study t ON t.id = s.study_fk"
 _SELECT_EXISTING: Final = {
-    uids: "SELECT sop_instance_uid, id, sop_class_uid, transfer_syntax, digest, path FROM instance"
+    uids: "SELECT sop_instance_uid, id, sop_class_uid, transfer_syntax, digest, path, size FROM instance"
     f" WHERE sop_instance_uid IN ({', '.join('?' * uids)})"
     for uids in GROUP_SIZES
 }
@@ -223,8 +224,20 @@ class Index:
         self._waiting.append((token, series.id, *row.values, *facts, *header))
         self._added.append(token)
         self._current[row.sop_instance] = Existing(
-            token, row.sop_class, row.transfer_syntax, row.digest, row.path
+            token, row.sop_class, row.transfer_syntax, row.digest, row.path, row.size
         )
+
+    def is_new(self, existing: Existing) -> bool:
+        """Whether this transaction has added it, so that its file need not be there yet."""
+        return existing.id in self._added
+
+    def renew(self, existing: Existing, row: InstanceRow) -> None:
+        """Have an instance be in the file of the same object that came again."""
+        self._lock()
+        self._execute(
+            "UPDATE instance SET size = ?, source_ae = ? WHERE id = ?", (row.size, row.source_ae, existing.id)
+        )
+        existing.size = row.size
 
     def add_conflict(self, token: int, row: InstanceRow, path: str, reason: str) -> None:
         """Note an object that is kept aside."""

@@ -34,6 +34,7 @@ class Outcome(Enum):
 
     STORED = "stored as a new instance"
     DUPLICATE = "the identical object was stored before"
+    RESTORED = "the identical object was stored before, but its file was gone or cut short"
     KEPT_ASIDE = "another object has this SOP Instance UID; this one was kept beside it"
     REPLACED = "another object had this SOP Instance UID; that one was kept aside"
 

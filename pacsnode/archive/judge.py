@@ -9,7 +9,7 @@ from enum import Enum
 import structlog
 
 from pacsnode.archive.files import Layout
-from pacsnode.archive.index import Index
+from pacsnode.archive.index import Existing, Index
 from pacsnode.archive.instance import Arrival, Outcome, Stored
 from pacsnode.errors import DuplicateInstance
 
@@ -45,8 +45,9 @@ class Verdict:
 class Judge:
     """Follows one policy for duplicates."""
 
-    def __init__(self, index: Index, duplicates: Duplicates) -> None:
+    def __init__(self, index: Index, layout: Layout, duplicates: Duplicates) -> None:
         self._index = index
+        self._layout = layout
         self._duplicates = duplicates
 
     def judge(self, arrival: Arrival) -> Verdict:
@@ -58,6 +59,9 @@ class Judge:
             return _kept(arrival, Outcome.STORED, row.path)
         identity = (row.digest, row.sop_class, row.transfer_syntax)
         if identity == (existing.digest, existing.sop_class, existing.transfer_syntax):
+            if self._is_lost(existing):
+                self._index.renew(existing, row)
+                return _kept(arrival, Outcome.RESTORED, existing.path)
             return Verdict(arrival, _stored(arrival, Outcome.DUPLICATE, existing.path))
         if self._duplicates is Duplicates.REFUSE:
             return Verdict(arrival, DuplicateInstance("another object has this SOP Instance UID"))
@@ -75,9 +79,20 @@ class Judge:
         self._index.add_conflict(token, row, aside, "kept")
         return _kept(arrival, Outcome.KEPT_ASIDE, aside)
 
+    def _is_lost(self, existing: Existing) -> bool:
+        """Whether the file of an instance is gone, or cut short: sending the object again is the remedy."""
+        layout, index = self._layout, self._index
+        return not (
+            index.is_new(existing)
+            or layout.has_size(existing.path, existing.size)
+            or layout.exists(layout.incoming_path(existing.id, existing.size))
+        )
+
     def tell(self, verdict: Verdict) -> None:
-        """Log a conflict, once it is one for good."""
+        """Log a conflict, or that an object is back, once it is so for good."""
         result, row = verdict.result, verdict.arrival.row
+        if isinstance(result, Stored) and result.outcome is Outcome.RESTORED:
+            log.warning("instance.restored", path=result.path)
         conflicting = isinstance(result, Stored) and result.outcome in (Outcome.KEPT_ASIDE, Outcome.REPLACED)
         if conflicting or isinstance(result, DuplicateInstance):
             log.warning(

@@ -13,6 +13,7 @@ from pacsnode.archive.files import Layout
 from pacsnode.archive.index import Index
 from pacsnode.archive.instance import SMALL, Outcome
 from pacsnode.archive.reconcile import verify
+from pacsnode.dicom.uid import UID
 from pacsnode.errors import OutOfResources
 from tests.archive.conftest import OpenArchive, receive, store
 from tests.support.objects import data_set_bytes, incoming, made, object_path, stored_files
@@ -177,6 +178,35 @@ async def test_a_replaced_object_that_somebody_removed_holds_nothing_up(
         await store(archive, made(2, pixels=SMALL))
     assert incoming(root) == []
     assert data_set_bytes(root / stored.path) == made(1, pixels=66).data
+
+
+@pytest.mark.parametrize("pixels", [64, SMALL])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+async def test_an_object_whose_file_was_lost_comes_back_when_it_is_sent_again(
+    open_archive: OpenArchive, root: Path, pixels: int, damage: str
+) -> None:
+    item = made(1, pixels=pixels)
+    uids = (UID(item.study), UID(item.series), UID(item.sop))
+    async with open_archive() as archive:
+        stored = await store(archive, item)
+        file = root / stored.path
+        if damage == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:-1])
+        assert await archive.lookup.one(uids) is not None
+        with capture_logs() as logs:
+            again = await asyncio.gather(*(store(archive, item, source_ae="ANOTHER") for _ in range(3)))
+        assert Outcome.RESTORED in [one.outcome for one in again]
+        assert "instance.restored" in [log["event"] for log in logs]
+        held = await archive.lookup.one(uids)
+        assert held is not None
+        assert held.located.size == file.stat().st_size, "its File Meta names another sender"
+        assert (await store(archive, item)).outcome is Outcome.DUPLICATE
+    assert incoming(root) == []
+    assert data_set_bytes(file) == item.data
+    assert [problem.path for problem in verify(root, deep=True).problems if "objects" in problem.path] == []
+    assert_counts_are_right(root)
 
 
 async def test_a_study_under_another_patient_is_stored_and_logged_once(archive: Archive, root: Path) -> None:
