@@ -209,12 +209,18 @@ class Layout:
         log.warning("instance.unlisted", path=aside)
 
     def holds(self, path: str, content: bytes) -> bool:
-        """Whether a file is there and has this content; raises OSError."""
+        """Whether a file is there and has this content on the disk; raises OSError."""
         try:
             with open(self.absolute(path), "rb", buffering=0) as file:
+                # What the kernel still has of it may be what it could not write.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 return file.read(len(content) + 1) == content
         except FileNotFoundError:
             return False
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return False
+            raise
 
     def is_incoming(self, path: str) -> bool:
         """Whether a file of incoming/ is one of ours; what others have put there is not to be removed."""

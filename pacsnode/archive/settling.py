@@ -2,7 +2,8 @@
 
 syncfs(2) writes out all that a file system still has in memory: objects, their names and folders, the log of
 the index. It may take long on a busy disk, but it holds neither the interpreter lock nor the writer, which
-goes on in another segment. While it fails, the segments are kept.
+goes on in another segment. When it fails, Linux takes what it could not write for written, and tells nobody
+again: so the segments are kept for the next start, which compares them with the files.
 """
 
 import ctypes
@@ -65,29 +66,40 @@ class Settler:
                     self._waiting.append(segment)
             if self._waiting:
                 self._settle_waiting()
-        for segment in self._waiting:
-            segment.close()
+        self._abandon_waiting()
 
     def _settle_waiting(self) -> None:
         try:
-            if self._syncs:
-                self._sync()
+            if self._syncs and not self._sync():
+                self._abandon_waiting()
             while self._waiting:
                 self._journal.recycle(self._waiting[0])
                 self._waiting.popleft()
         except OSError as error:
             log.error("journal.unsettled", error=error.strerror, segments=len(self._waiting))
 
-    def _sync(self) -> None:
-        """Sync every file system that holds a part of the data root. Raises OSError."""
+    def _abandon_waiting(self) -> None:
+        """Leave to the next start what is not settled."""
+        while self._waiting:
+            self._waiting.popleft().close()
+
+    def _sync(self) -> bool:
+        """Sync every file system with a part of the data root; False when one lost what it had to write.
+
+        Raises OSError when one could not be asked.
+        """
         folders = (self._layout.root, self._layout.objects, self._layout.conflicts)
         devices = {os.stat(folder).st_dev: folder for folder in folders}
         for folder in devices.values():
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 self._syncfs(descriptor)
+            except OSError as error:
+                log.error("journal.abandoned", error=error.strerror, segments=len(self._waiting))
+                return False
             finally:
                 os.close(descriptor)
+        return True
 
 
 def _system_syncfs() -> Callable[[int], None]:

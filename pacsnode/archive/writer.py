@@ -286,7 +286,10 @@ class Writer:
         return len(self._placed) >= MAX_PLACED or time.monotonic() - self._placed_at > SETTLE_AT_LEAST
 
     def _settle_placed(self) -> None:
-        """Make the index durable up to here; then the names in incoming/ have nothing left to tell."""
+        """Make the index durable up to here; then the names in incoming/ have nothing left to tell.
+
+        When that fails they stay for the next start: another sync would not know what this one has lost.
+        """
         try:
             if self._sync == "file":
                 self._index.sync_log()
@@ -294,7 +297,6 @@ class Writer:
                 self._layout.remove(path)
         except OSError as error:
             log.error("index.unsettled", error=error.strerror)
-            return
         self._placed.clear()
 
     def _retry_unsettled(self) -> None:

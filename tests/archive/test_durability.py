@@ -14,6 +14,7 @@ from pydicom import dcmread
 from structlog.testing import capture_logs
 
 from pacsnode.archive.files import Layout
+from pacsnode.archive.index import Index
 from pacsnode.archive.instance import SMALL, Outcome
 from pacsnode.archive.reconcile import verify
 from pacsnode.archive.recovery import journaled
@@ -180,6 +181,25 @@ async def test_with_sync_file_the_second_name_goes_when_the_index_is_durable(
         stored = await store(archive, made(1))
         assert data_set_bytes(root / stored.path) == made(1).data
         await eventually(lambda: not incoming(root), "incoming/ is empty")
+    assert verify(root, deep=True).agrees
+
+
+async def test_an_index_that_could_not_be_synced_leaves_the_second_names_to_the_next_start(
+    open_archive: OpenArchive, root: Path, recovering: Recover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(5, "Input/output error")]
+
+    def told_once(self: Index) -> None:
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(Index, "sync_log", told_once)
+    async with open_archive(sync="file") as archive:
+        await store(archive, made(1, pixels=SMALL))
+        await eventually(lambda: not failures, "tried once")
+        await store(archive, made(2, pixels=SMALL))
+    assert [path.stat().st_size for path in incoming(root)] == [object_path(root, made(1)).stat().st_size]
+    assert await recovering() == [("index.recovered", 1, 0)]
     assert verify(root, deep=True).agrees
 
 

@@ -303,6 +303,45 @@ async def test_a_disk_that_cannot_be_synced_keeps_the_journal(
             await eventually(lambda: not journaled(root), "the journal is settled once the disk works")
 
 
+async def test_what_a_disk_has_lost_is_written_again_by_the_next_start(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def told_once(_: int) -> None:
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr("pacsnode.archive.settling._system_syncfs", lambda: told_once)
+    with capture_logs() as logs:
+        async with open_archive(sync="file") as archive:
+            await store(archive, made(1))
+            await eventually(lambda: "journal.abandoned" in [log["event"] for log in logs], "it is told")
+            await store(archive, made(2))
+    assert [Path(path).name for path in journaled(root)] == [f"{made(1).sop}.dcm"]
+    zeros(object_path(root, made(1)))
+    async with open_archive(sync="file"):
+        await eventually(lambda: not journaled(root), "the next start settles it")
+    assert verify(root, deep=True).agrees
+
+
+async def test_a_file_that_cannot_be_read_is_written_again(
+    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_archive(sync="file") as archive:
+        await store(archive, made(1))
+    zeros(object_path(root, made(1)))
+
+    def unreadable(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fadvise", unreadable)
+        async with open_archive(sync="file"):
+            pass
+    assert verify(root, deep=True).agrees
+
+
 async def test_segments_are_used_again(
     open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
