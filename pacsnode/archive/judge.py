@@ -81,12 +81,8 @@ class Judge:
 
     def _is_lost(self, existing: Existing) -> bool:
         """Whether the file of an instance is gone, or cut short: sending the object again is the remedy."""
-        layout, index = self._layout, self._index
-        return not (
-            index.is_new(existing)
-            or layout.has_size(existing.path, existing.size)
-            or layout.exists(layout.incoming_path(existing.id, existing.size))
-        )
+        is_there = self._layout.has_size(existing.path, existing.size)
+        return not (is_there or self._index.is_new(existing))
 
     def tell(self, verdict: Verdict) -> None:
         """Log a conflict, or that an object is back, once it is so for good."""

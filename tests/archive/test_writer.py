@@ -181,13 +181,13 @@ async def test_a_replaced_object_that_somebody_removed_holds_nothing_up(
 
 
 @pytest.mark.parametrize("pixels", [64, SMALL])
-@pytest.mark.parametrize("damage", ["gone", "cut"])
+@pytest.mark.parametrize(("damage", "sync"), [("gone", "none"), ("gone", "file"), ("cut", "none")])
 async def test_an_object_whose_file_was_lost_comes_back_when_it_is_sent_again(
-    open_archive: OpenArchive, root: Path, pixels: int, damage: str
+    open_archive: OpenArchive, root: Path, pixels: int, damage: str, sync: str
 ) -> None:
     item = made(1, pixels=pixels)
     uids = (UID(item.study), UID(item.series), UID(item.sop))
-    async with open_archive() as archive:
+    async with open_archive(sync=sync) as archive:
         stored = await store(archive, item)
         file = root / stored.path
         if damage == "gone":
