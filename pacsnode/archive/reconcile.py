@@ -92,8 +92,18 @@ def _locked(root: Path) -> Iterator[Layout]:
 
 
 def _walk(layout: Layout, folder: Path) -> Iterator[str]:
-    """Relative paths of all files under a folder, one directory at a time."""
-    for path, _, names in os.walk(folder):
+    """Relative paths of all files under a folder, one directory at a time.
+
+    Raises OSError where one cannot be listed: an index without its objects would be no index of the files.
+    """
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # removed meanwhile, or never made
+            raise error
+
+    for path, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        if "lost+found" in folders:  # the file system's, where a folder is one of its own
+            folders.remove("lost+found")
         relative = os.path.relpath(path, layout.root)
         for name in names:
             yield f"{relative}/{name}"
@@ -117,6 +127,8 @@ def verify(root: Path, deep: bool = False, progress: Progress | None = None) -> 
             return result
         except sqlite3.Error as error:
             raise ArchiveError(f"the index cannot be read: {error}") from error
+        except OSError as error:
+            raise ArchiveError(f"the files cannot be looked at: {error}") from error
         finally:
             connection.close()
 

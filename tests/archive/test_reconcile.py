@@ -1,5 +1,6 @@
 """archive.reconcile: what verify finds, and an index made again from the files."""
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -182,6 +183,38 @@ def test_a_rebuild_that_fails_leaves_the_old_index(stopped: Path, monkeypatch: p
         rebuild(stopped)
     assert dump(stopped) == before
     assert sorted(path.name for path in stopped.glob("index*")) == ["index.sqlite"]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dump(stopped)
+    folder, scandir = object_path(stopped, made(1, study=2)).parent.parent, os.scandir
+    forbidden: set[str] = {str(stopped / "objects" / "lost+found")}
+    (stopped / "objects" / "lost+found").mkdir()
+
+    def failing(path: str) -> object:
+        if str(path) in forbidden:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", failing)
+        assert verify(stopped).agrees
+        forbidden.add(str(folder))
+        with pytest.raises(ArchiveError, match=r"could not be rebuilt.*Permission denied"):
+            rebuild(stopped)
+        with pytest.raises(ArchiveError, match=r"cannot be looked at.*Permission denied"):
+            verify(stopped)
+    assert dump(stopped) == before
+
+
+def test_a_study_that_was_moved_to_another_disk_is_found_by_its_link(stopped: Path, tmp_path: Path) -> None:
+    folder = object_path(stopped, made(1, study=2)).parent.parent
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(elsewhere)
+    before = dump(stopped)
+    assert verify(stopped, deep=True).files == 7
+    rebuild(stopped)
+    assert dump(stopped) == before
 
 
 def test_progress_is_told_in_files(stopped: Path) -> None:
