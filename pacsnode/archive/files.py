@@ -23,6 +23,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -382,9 +383,10 @@ class IncomingFile:
 
     def _name_by_size(self, remaining: int) -> None:
         """Take the name that tells the size, before the sync that keeps both."""
-        former, self.path = self.path, self._layout.incoming_path(self.token, self.file_size + remaining)
+        path = self._layout.incoming_path(self.token, self.file_size + remaining)
         if self._descriptor >= 0:
-            os.rename(self._layout.absolute(former), self._layout.absolute(self.path))
+            os.rename(self._layout.absolute(self.path), self._layout.absolute(path))
+        self.path = path
 
     def digest_of(self, buffers: Sequence[Buffer]) -> None:
         """Take data set bytes into the digest."""
@@ -429,10 +431,14 @@ class IncomingFile:
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def remove(self) -> None:
-        """Forget the object; nothing of it stays. May be called again."""
+        """Forget the object; nothing of it stays. May be called again.
+
+        A disk that does not even remove a file any more leaves that to the next start.
+        """
         if self._descriptor >= 0:
             self._close()
-            self._layout.remove(self.path)
+            with suppress(OSError):
+                self._layout.remove(self.path)
 
     def _close(self) -> None:
         if self._descriptor >= 0:

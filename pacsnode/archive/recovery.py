@@ -136,7 +136,7 @@ def _recover_record(
         (record.token,),
     ).fetchone()
     if row is None:
-        _remove_unlisted(connection, layout, record.path)
+        _remove_unlisted(connection, layout, record)
         recovered.unlisted.setdefault(record.token, record)  # what replaces another is in incoming/, too
         return
     path, size, kept = row
@@ -148,9 +148,11 @@ def _recover_record(
         recovered.restored += 1
 
 
-def _remove_unlisted(connection: sqlite3.Connection, layout: Layout, path: str) -> None:
+def _remove_unlisted(connection: sqlite3.Connection, layout: Layout, record: Record) -> None:
     """Remove the file of an object without a row, unless by now it is that of another one."""
-    sop_instance = os.path.basename(path).removesuffix(".dcm")
+    path = record.path
+    sop_instance = UID(os.path.basename(path).removesuffix(".dcm"))
+    layout.remove(layout.conflict_path(sop_instance, record.token))
     row = connection.execute(
         "SELECT 1 FROM instance WHERE sop_instance_uid = ? AND path = ?", (sop_instance, path)
     ).fetchone()

@@ -23,6 +23,7 @@ from pacsnode.archive.files import Layout, out_of_resources
 from pacsnode.archive.index import Index
 from pacsnode.archive.instance import Arrival, SmallObject, Stored, settle
 from pacsnode.archive.judge import Judge, Verdict
+from pacsnode.archive.schema import remedy_for
 from pacsnode.archive.scribe import Scribe
 from pacsnode.archive.settling import SETTLE_AFTER, SETTLE_AT_LEAST
 from pacsnode.archive.small_files import SmallFiles
@@ -329,7 +330,8 @@ def _refusal(error: Exception) -> Exception:
     """What the sender of an arrival hears that could not be committed."""
     if isinstance(error, OSError):
         return out_of_resources(error)
-    if isinstance(error, sqlite3.OperationalError):  # disk full, I/O error: the arrival is not to blame
-        log.error("index.failed", error=str(error))
+    remedy = remedy_for(error) if isinstance(error, sqlite3.Error) else ""
+    if isinstance(error, sqlite3.OperationalError) or remedy:  # disk full, I/O error: no fault of the arrival
+        log.error("index.failed", error=f"{error}{remedy}")
         return OutOfResources("the index cannot be written")
     return error

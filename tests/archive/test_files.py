@@ -64,6 +64,22 @@ def test_a_full_disk_leaves_no_file(layout: Layout, monkeypatch: pytest.MonkeyPa
     assert list(layout.incoming.iterdir()) == []
 
 
+def test_a_disk_that_does_nothing_any_more_is_out_of_resources(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    file = IncomingFile(layout, 1, b"meta")
+    file.append([b"data"], sync=True)
+    with monkeypatch.context() as patched:
+        for step in ("rename", "unlink"):
+            patched.setattr(files.os, step, broken)
+        with pytest.raises(OutOfResources, match="Input/output error"):
+            file.append([b"data"], sync=True, last=True)
+    assert not file.is_open
+
+
 def test_an_error_of_the_disk_names_no_path(layout: Layout) -> None:
     error = OSError(errno.EIO, "Input/output error", "/secret/place")
     assert str(files.out_of_resources(error)) == "storage failed: Input/output error"

@@ -112,14 +112,23 @@ async def test_a_power_cut_takes_nothing_that_was_acknowledged(
         assert data_set_bytes(object_path(root, made(number))) == made(number).data
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("row", ["listed", "lost"])
 async def test_what_is_kept_aside_is_restored_there(
-    open_archive: OpenArchive, root: Path, never_settling: Callable[[], None]
+    open_archive: OpenArchive,
+    root: Path,
+    never_settling: Callable[[], None],
+    damage: Callable[[Path], None],
+    row: str,
 ) -> None:
     other = made(1, pixels=66)
     async with open_archive(sync="file") as archive:
         await store(archive, made(1))
         aside = root / (await store(archive, other)).path
-    aside.unlink()
+    damage(aside)
+    if row == "lost":
+        with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as index:
+            index.execute("DELETE FROM conflict")
     never_settling()
     async with open_archive(sync="file") as archive:
         assert data_set_bytes(aside) == other.data

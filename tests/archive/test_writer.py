@@ -125,6 +125,23 @@ async def test_an_index_that_somebody_holds_refuses_a_group_at_once(
     assert (await store(archive, made(1))).outcome is Outcome.STORED
 
 
+async def test_a_damaged_index_refuses_and_says_what_to_do(
+    archive: Archive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage = sqlite3.DatabaseError("database disk image is malformed")
+    damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+    def damaged(*_: object) -> None:
+        raise damage
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(Index, "begin", damaged)
+        with pytest.raises(OutOfResources):
+            await store(archive, made(1))
+    assert [log["event"] for log in logs] == ["index.failed"]
+    assert "`pacsnode index rebuild`" in logs[0]["error"]
+
+
 async def test_a_rename_that_fails_is_done_by_the_next_group(
     archive: Archive, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
