@@ -40,7 +40,11 @@ SYNC_STRIDE: Final = 64 * 2**20  # bytes; a 2 GB object must not leave 2 GB of d
 FREE_SPACE_AGE: Final = 1.0  # seconds a statvfs answer is believed; a full disk is met by ENOSPC anyway
 FOLDERS_REMEMBERED: Final = 100_000  # some 20 MB of names
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_PROBES: Final = ("direct-", "link-")  # files by which create() finds out what the file system can do
+_PROBES: Final = (
+    "direct-",
+    "link-",
+    "move-",
+)  # files by which create() finds out what the file system can do
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 log = structlog.get_logger()
@@ -75,6 +79,7 @@ class Layout:
                 folder.mkdir(parents=True, exist_ok=True)
             self.writes_direct = is_supported(self.incoming)
             self.has_links = self._probe_links()
+            self._probe_moves()
         except OSError as error:
             raise ArchiveError(f"data root {self.root} cannot be used: {error.strerror}") from error
 
@@ -90,6 +95,22 @@ class Layout:
             first.unlink(missing_ok=True)
             second.unlink(missing_ok=True)
         return True
+
+    def _probe_moves(self) -> None:
+        """Raises ArchiveError when what arrives can have no place in objects/ or conflicts/ later."""
+        for folder in (self.objects, self.conflicts):
+            source, target = self.incoming / f"move-{os.getpid()}", folder / f"move-{os.getpid()}"
+            try:
+                source.touch()
+                source.rename(target)
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    raise ArchiveError(f"{folder} has to be on the file system of {self.incoming}") from error
+                if error.errno not in FULL_DISK:
+                    raise
+            finally:
+                source.unlink(missing_ok=True)
+                target.unlink(missing_ok=True)
 
     def has_index(self) -> bool:
         return self.index.exists() and self.index.stat().st_size > 0

@@ -117,6 +117,24 @@ def test_a_data_root_that_cannot_be_made_is_an_archive_error(tmp_path: Path) -> 
         Layout(tmp_path / "file" / "root").create()
 
 
+@pytest.mark.parametrize("name", ["objects", "conflicts"])
+def test_a_part_on_another_file_system_is_an_archive_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rename = os.rename
+
+    def renamed(source: Path, target: Path) -> None:
+        if Path(target).parent.name == name:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    layout = Layout(tmp_path)
+    with pytest.raises(ArchiveError, match=f"{name} has to be on the file system of .*incoming"):
+        layout.create()
+    assert list(layout.incoming.iterdir()) == []
+
+
 def test_free_space_is_asked_for_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, asked = [0.0], []
     real = os.statvfs(tmp_path)
