@@ -114,13 +114,21 @@ class Performer:
 
     def start(self, context: AcceptedContext, message: Message) -> None:
         """Begin an operation. Raises InvalidMessage when its Message ID is missing or still in use."""
-        message_id = message.command.message_id
-        if message_id in self._running:
-            raise InvalidMessage(f"Message ID {message_id} is still in use")
-        running = _Running(Request(self._association, context, message.command, message.data))
+        request = Request(self._association, context, message.command, message.data)
+        try:
+            message_id = self._new_message_id(message.command)
+        except InvalidMessage:
+            _discard(request)
+            raise
+        running = _Running(request)
         self._running[message_id] = running
         self._held += _held_by(message.data)
         running.task = self._loop.create_task(self._perform(message_id, running))
+
+    def _new_message_id(self, command: CommandSet) -> int:
+        if (message_id := command.message_id) in self._running:
+            raise InvalidMessage(f"Message ID {message_id} is still in use")
+        return message_id
 
     def cancel(self, message_id: int) -> None:
         """C-CANCEL; for an operation that has ended it is normal and ignored (PS3.7 9.3.2.3).

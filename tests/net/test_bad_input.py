@@ -53,7 +53,7 @@ from tests.support.raw import (
     pdv,
     store_message,
 )
-from tests.support.waiting import eventually
+from tests.support.waiting import Holdings, eventually
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -240,6 +240,22 @@ async def test_a_message_id_in_use_ends_the_association(node: Node) -> None:
     async with await RawPeer.associated(node.dimse_port, *CONTEXTS, window=(16, 1)) as peer:
         peer.send(store(ITEM.sop, ITEM.data), store(made(2).sop, made(2).data))
         assert (await peer.ended()).type == ABORT
+
+
+@pytest.mark.parametrize("message_ids", [(None,), (1, 1)], ids=["missing", "in use"])
+async def test_an_object_whose_message_id_cannot_be_taken_leaves_nothing(
+    node: Node, root: Path, message_ids: tuple[int | None, ...]
+) -> None:
+    before = Holdings.now()
+    async with await RawPeer.associated(node.dimse_port, *CONTEXTS, window=(16, 1)) as peer:
+        for number, message_id in enumerate(message_ids, 1):
+            item = made(number, pixels=3_000_000)  # on the disk before its end comes
+            numbered = {} if message_id is None else {0x0110: message_id}
+            elements = {0x0100: 0x0001, 0x0700: 0, 0x0800: DATA_SET, **CT, 0x1000: item.sop, **numbered}
+            peer.send(announced(elements, STORE_ID, item.data))
+        assert (await peer.ended()).type == ABORT
+    await before.restored()
+    await eventually(lambda: not incoming(root), "incoming/ is empty")
 
 
 # Bombs
