@@ -110,7 +110,8 @@ class Association:
         self._release_pending = False
         self._failure: RemoteError | None = None
         self._ticker: asyncio.TimerHandle | None = None
-        self._started = self._last_sent = loop.time()
+        self._started = self._last_taken = loop.time()
+        self._taken = 0  # bytes that the peer's system had taken at the last tick
 
     # The transport's handler
 
@@ -342,8 +343,9 @@ class Association:
         """Release in good order (PS3.8 7.2); abort when the peer does not answer in time."""
         if self.ended.is_set():
             return
-        self._transport.upper_layer.release_request()
-        self._transport.flush()
+        if not self._release_pending:  # else the peer was first, and is answered when its operations end
+            self._transport.upper_layer.release_request()
+            self._transport.flush()
         try:
             async with asyncio.timeout(self._timeouts.dimse or None):
                 await self.ended.wait()
@@ -428,10 +430,15 @@ class Association:
         """Answer A-RELEASE-RQ; a peer that asked early still gets its responses first."""
         if not (self._release_pending and self._performer.is_idle) or self.ended.is_set():
             return
-        if not self._transport.upper_layer.has_ended:
-            self._transport.upper_layer.release_response(self._loop.time())
+        upper_layer = self._transport.upper_layer
+        if not upper_layer.has_ended:
+            self._release_pending = False
+            upper_layer.release_response(self._loop.time())
             self._transport.flush()
-            self._end(None)
+            if (
+                upper_layer.has_ended
+            ):  # else a release collision: the peer owes A-RELEASE-RP, and has its time
+                self._end(None)
 
     def _end(self, failure: RemoteError | None) -> None:
         """The association is over: stop its operations, wake who waits. Idempotent."""
@@ -506,7 +513,6 @@ class Association:
             upper_layer.send_data(context_id, False, piece, last=False)
             self._transport.flush()
             await self.drain()
-            self._last_sent = self._loop.time()
             piece = following
         if self._failure is not None:
             raise self._failure
@@ -515,11 +521,17 @@ class Association:
     # Time
 
     def _tick(self) -> None:
-        """Once a second: abort a peer that keeps this side waiting for too long."""
+        """Once a second: abort a peer that keeps this side waiting for too long.
+
+        One at the end of a slow line, which is still taking what was sent, does not.
+        """
         self._ticker = self._loop.call_later(_TICK, self._tick)
         if self.accept is None:
             return  # ARTIM and the requestor's own limit watch over establishment
-        reason = self._overdue(self._loop.time())
+        now = self._loop.time()
+        if (taken := self._transport.bytes_taken) > self._taken:
+            self._taken, self._last_taken = taken, now
+        reason = self._overdue(now)
         if reason is None:
             return
         self._invoker.fail(PeerTimeout(reason))
@@ -530,12 +542,18 @@ class Association:
 
     def _overdue(self, now: float) -> str | None:
         dimse, idle = self._timeouts.dimse, self._timeouts.idle
-        quiet = now - max(self._transport.last_received, self._last_sent)
+        quiet = now - max(self._transport.last_received, self._last_taken)
         if dimse and self._transport.is_reading and not self._assembler.is_idle and quiet > dimse:
             return f"no more of a message for {dimse:g} s"
         waiting = self._invoker.waiting_since()
         if dimse and waiting is not None and min(quiet, now - waiting) > dimse:
             return f"no response for {dimse:g} s"
-        if idle and quiet > idle and (self.is_idle or not self._transport.is_writable):
+        if idle and quiet > idle and (self._waits_for_the_peer or not self._transport.is_writable):
             return f"idle for {idle:g} s"
         return None
+
+    @property
+    def _waits_for_the_peer(self) -> bool:
+        """Nothing goes on but what the peer may begin, or has begun and not continued."""
+        begun = not self._assembler.is_idle
+        return self._performer.is_idle and self._invoker.is_idle and (self._transport.is_reading or not begun)

@@ -5,8 +5,11 @@ below the asyncio transport.
 """
 
 import asyncio
+import fcntl
 import os
 import socket
+import sys
+import termios
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -112,6 +115,13 @@ class Transport(asyncio.Protocol):
     def is_writable(self) -> bool:
         """False while the peer does not read fast enough."""
         return self._writable.is_set()
+
+    @property
+    def bytes_taken(self) -> int:
+        """Bytes sent that are not on the way any more: the peer's system has acknowledged them."""
+        if self._transport is None or self._socket is None:
+            return self.bytes_sent
+        return self.bytes_sent - self._transport.get_write_buffer_size() - _unacknowledged(self._socket)
 
     @property
     def is_reading(self) -> bool:
@@ -223,6 +233,14 @@ def reason_of(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or str(error)
     return os.strerror(error.errno)
+
+
+def _unacknowledged(connection: socket.socket) -> int:
+    """Bytes in the system's send queue (SIOCOUTQ, tcp(7)); 0 where the system does not tell."""
+    try:
+        return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def _own_socket(transport: asyncio.BaseTransport) -> socket.socket:

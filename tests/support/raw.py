@@ -286,6 +286,14 @@ def associate_rq(
     return pdu(1, head + items + _item(0x50, user))
 
 
+def associate_ac(request: bytes, transfer_syntax: str, max_pdu_length: int = 16384) -> bytes:
+    """A-ASSOCIATE-AC that takes the first context of the request with this body (PS3.8 9.3.3)."""
+    accepted = bytes((1, 0, 0, 0)) + _item(0x40, transfer_syntax.encode())
+    user = _item(0x51, struct.pack(">I", max_pdu_length)) + _item(0x52, b"1.2.3.4")
+    items = _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x21, accepted) + _item(0x50, user)
+    return pdu(ASSOCIATE_AC, request[:68] + items)
+
+
 def _item(type: int, body: bytes) -> bytes:
     return struct.pack(">BxH", type, len(body)) + body
 
