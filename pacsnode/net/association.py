@@ -120,6 +120,9 @@ class Association:
         if self._owner is not None:
             self._owner.opened(self)
 
+    def unusable(self, reason: str) -> None:
+        self.log.warning("connection.dropped", remote=self.remote_address, reason=reason)
+
     def handle(self, event: Event) -> None:
         """Take one upper layer event."""
         if type(event) is PDataFragment:

@@ -28,6 +28,9 @@ class Handler(Protocol):
     def connected(self) -> None:
         """The connection is up."""
 
+    def unusable(self, reason: str) -> None:
+        """The connection is up and cannot be served; `disconnected` follows."""
+
     def handle(self, event: Event) -> None:
         """An upper layer event; in the order they happened."""
 
@@ -68,8 +71,13 @@ class Transport(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)  # type: ignore[union-attr]
         peer = transport.get_extra_info("peername")
         self.remote_address = str(peer[0]) if peer else ""
-        self._socket = _own_socket(transport)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self._socket = _own_socket(transport)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:  # no descriptor is left; nothing else would ever close this one
+            self._handler.unusable(reason_of(error))
+            self.close()
+            return
         self._acknowledge_at_once()
         self.last_received = self._loop.time()
         self.upper_layer.connected(self.last_received)

@@ -464,10 +464,12 @@ async def test_an_idle_association_is_aborted(settings_of: SettingsOf) -> None:
 
 
 async def test_half_a_message_does_not_keep_an_association_from_being_idle(settings_of: SettingsOf) -> None:
-    async with Node(settings_of(dimse={"dimse_timeout": 0, "idle_timeout": 1})) as node:
-        async with await RawPeer.associated(node.dimse_port) as peer:
-            peer.send(p_data(pdv(1, COMMAND, c_echo()[:20])))
-            assert (await peer.ended()).type == ABORT
+    async with (
+        Node(settings_of(dimse={"dimse_timeout": 0, "idle_timeout": 1})) as node,
+        await RawPeer.associated(node.dimse_port) as peer,
+    ):
+        peer.send(p_data(pdv(1, COMMAND, c_echo()[:20])))
+        assert (await peer.ended()).type == ABORT
 
 
 async def test_half_a_message_is_not_waited_for_longer_than_the_limit(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import itertools
 import socket
@@ -129,6 +130,23 @@ async def test_a_peer_that_reads_nothing_and_aborts_is_let_go(
         await eventually(holds_responses, "the node waits for the peer to read")
         peer.send(abort())
         await before.restored()
+
+
+async def test_a_connection_without_a_descriptor_of_our_own_is_closed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(_transport: asyncio.BaseTransport) -> socket.socket:
+        raise OSError(errno.EMFILE, "as if none were left")
+
+    before = Holdings.now()
+    with monkeypatch.context() as patch, structlog.testing.capture_logs() as events:
+        patch.setattr(transport, "_own_socket", exhausted)
+        async with await RawPeer.connect(node.dimse_port) as peer:
+            assert (await peer.ended()).type == 0
+    assert [event["reason"] for event in events if event["event"] == "connection.dropped"]
+    await before.restored()
+    async with await RawPeer.associated(node.dimse_port, ECHO) as peer:
+        assert await peer.echo() == 0x0000
 
 
 async def send_until_stopped(peer: RawPeer, requests: Iterator[bytes], most: int) -> None:
