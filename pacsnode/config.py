@@ -634,6 +634,8 @@ def _read_file(path: Path | None) -> dict[Key, _Found]:
         raise ConfigurationError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: nested too deeply") from None
     where = f"in {path}"
     for section, table in document.items():
         if section not in Settings.model_fields:

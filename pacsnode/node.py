@@ -323,7 +323,8 @@ async def _serve(settings: Settings, load: Callable[[], Settings]) -> int:
             node.reload(load())
         except ConfigurationError as error:
             structlog.get_logger().error("node.reload_refused", reason=str(error))
-        manager.ready(_status(node))
+        finally:
+            manager.ready(_status(node))  # whatever happened, the old settings serve
 
     # Before the start: "node.started" in the log is the earliest moment somebody may send one.
     for number in (signal.SIGTERM, signal.SIGINT):

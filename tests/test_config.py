@@ -118,6 +118,7 @@ def test_sizes_may_be_written_for_people(write: Write, text: str, size: int) -> 
         ("[peers.CT1]\nhost = 'ct1'\nport = 1\nae_title = 'CT2'", ["peers.CT1.ae_title"]),
         ("[[peers]]\nhost = 'ct1'", ["peers", "table"]),
         ("[dimse]\nport = ?", ["not TOML", "line 2"]),
+        ("[log]\nlevel = " + "[" * 3000, ["nested too deeply"]),
     ],
 )
 def test_a_wrong_line_is_refused_with_key_value_and_what_is_allowed(
