@@ -175,35 +175,38 @@ class Invoker:
     ) -> AsyncGenerator[tuple[CommandSet, bytes], None]:
         """Send a request; yield each response with its data set, the final one last.
 
-        Waits for a place in the window. Closing the iterator after a pending response sends C-CANCEL.
+        Waits for a place in the window. Closing the iterator after a pending response sends C-CANCEL; the
+        place is free when the final one has come.
         Raises AssociationAborted, PeerTimeout.
         """
         await self._window.take()
         exchange = _Many(self._loop.time())
         message_id = self._register(exchange)
         self._read.add(exchange)
-        pending = False
+        sent = pending = False
         try:
             await self._association.send(context.id, command_of(message_id), data)
+            sent = True
             exchange.since = self._loop.time()
             while True:
                 reply = await exchange.responses.get()
                 if isinstance(reply, RemoteError):
                     raise reply
                 pending = is_pending(reply.command.status)
-                if not pending:
-                    self._exchanges.pop(message_id, None)
                 self._association.look_at_flow()
                 yield reply.command, reply.data.value() if isinstance(reply.data, MemorySink) else b""
                 if not pending:
                     return
         finally:
-            exchange.abandoned = True
             self._read.discard(exchange)
-            try:
-                if pending and not self._association.ended.is_set():
+            is_outstanding = self._exchanges.get(message_id) is exchange
+            if is_outstanding and sent and not self._association.ended.is_set():
+                exchange.abandoned = True
+                if pending:
                     await self._association.send(context.id, messages.c_cancel_rq(message_id), None)
-            finally:
+            else:
+                if is_outstanding:
+                    del self._exchanges[message_id]
                 self._window.give_back()
 
     async def invoke_once(
@@ -283,23 +286,34 @@ class Invoker:
         exchange = self._exchanges.get(message_id)
         if exchange is None:
             raise InvalidMessage(f"{command.name} answers no request of ours")
-        if not is_pending(command.status):
+        is_final = not is_pending(command.status)
+        if is_final:
             self.answered += 1
         if isinstance(exchange, _Single):
             self._settle(message_id, exchange, command)
-        elif not exchange.abandoned:
+            return
+        if is_final:
+            del self._exchanges[message_id]
+        if not exchange.abandoned:
             exchange.since = self._loop.time()
             exchange.responses.put_nowait(message)
-        elif not is_pending(command.status):
-            del self._exchanges[message_id]
+        elif is_final:
+            self._window.give_back()
 
     def fail(self, error: RemoteError) -> None:
         """The association is over: tell everybody who waits."""
         for message_id, exchange in tuple(self._exchanges.items()):
             if isinstance(exchange, _Many):
-                exchange.responses.put_nowait(error)
+                self._disappoint(message_id, exchange, error)
             elif not exchange.is_leaving:
                 self._settle(message_id, exchange, error)
+
+    def _disappoint(self, message_id: int, exchange: _Many, error: RemoteError) -> None:
+        del self._exchanges[message_id]
+        if exchange.abandoned:
+            self._window.give_back()
+        else:
+            exchange.responses.put_nowait(error)
 
     def _settle(self, message_id: int, exchange: _Single, response: CommandSet | RemoteError) -> None:
         del self._exchanges[message_id]

@@ -1,11 +1,12 @@
-"""The requestor's side with peers that real ones can be: slow, and releasing at the same moment."""
+"""The requestor's side with peers that real ones can be: slow, strict, and releasing at the same moment."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
+from pydicom import Dataset
 
 from pacsnode.config import Peer
 from pacsnode.dicom.uid import UID
@@ -15,13 +16,16 @@ from pacsnode.net.requestor import connect
 from pacsnode.net.scu import ServiceUser
 from pacsnode.ul.negotiation import ProposedContext
 from tests.support.raw import (
+    C_CANCEL,
     COMMAND,
     CT_IMAGE,
+    DATA_SET,
     IMPLICIT,
     LAST,
     NO_DATA_SET,
     RELEASE_RP,
     RELEASE_RQ,
+    STUDY_ROOT_FIND,
     RawPeer,
     associate_ac,
     command,
@@ -29,8 +33,9 @@ from tests.support.raw import (
     pdu,
     pdv,
 )
-from tests.support.waiting import Holdings
+from tests.support.waiting import Holdings, eventually
 
+FIND = UID(STUDY_ROOT_FIND)
 Script = Callable[[RawPeer], Awaitable[None]]
 SHORT = Timeouts(artim=1, idle=1, dimse=1)
 SUCCESS = command(
@@ -55,8 +60,8 @@ async def acceptor(script: Script) -> AsyncIterator[Peer]:
 
 
 @asynccontextmanager
-async def associated(peer: Peer) -> AsyncIterator[ServiceUser]:
-    contexts = [ProposedContext(1, UID(CT_IMAGE), (UID(IMPLICIT),))]
+async def associated(peer: Peer, sop_class: str = CT_IMAGE) -> AsyncIterator[ServiceUser]:
+    contexts = [ProposedContext(1, UID(sop_class), (UID(IMPLICIT),))]
     async with connect(peer, "PACSNODE", contexts, timeouts=SHORT) as user:
         yield user
 
@@ -72,11 +77,59 @@ async def test_a_peer_at_the_end_of_a_slow_line_is_waited_for(monkeypatch: pytes
             received += len(await peer.reader.read(2**14))
             await asyncio.sleep(started + 3 * SHORT.dimse * received / size - now())
         peer.send(p_data(pdv(1, COMMAND | LAST, SUCCESS)))
-        assert (await peer.pdu()).type == RELEASE_RQ
-        peer.send(pdu(RELEASE_RP, bytes(4)))
+        await release_is_answered(peer)
 
     async with acceptor(slow) as peer, associated(peer) as user:
         assert (await user.c_store(user.contexts[0], UID("1.2.3"), bytes(size))).status == 0x0000
+
+
+def found(message_id: int, status: int) -> bytes:
+    """A C-FIND-RSP; a pending one with an empty identifier."""
+    has_data_set = status == 0xFF00
+    kind = DATA_SET if has_data_set else NO_DATA_SET
+    response = command({0x0002: FIND, 0x0100: 0x8020, 0x0120: message_id, 0x0800: kind, 0x0900: status})
+    return p_data(pdv(1, COMMAND | LAST, response), *([pdv(1, LAST, b"")] if has_data_set else []))
+
+
+async def release_is_answered(peer: RawPeer) -> None:
+    assert (await peer.pdu()).type == RELEASE_RQ
+    peer.send(pdu(RELEASE_RP, bytes(4)))
+
+
+async def test_a_query_that_was_left_is_outstanding_until_its_last_response() -> None:
+    """Without a window there is one operation at a time (PS3.7 D.3.3.3)."""
+
+    async def strict(peer: RawPeer) -> None:
+        first = (await peer.reply()).us(0x0110)
+        peer.send(found(first, 0xFF00))
+        cancel = await peer.reply()
+        assert (cancel.field, cancel.message_id) == (C_CANCEL, first)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await peer.reader.readexactly(1)
+        peer.send(found(first, 0xFE00))
+        peer.send(found((await peer.reply()).us(0x0110), 0x0000))
+        await release_is_answered(peer)
+
+    async with acceptor(strict) as peer, associated(peer, FIND) as user:
+        async with aclosing(user.c_find(FIND, Dataset())) as replies:
+            assert (await anext(replies)).status == 0xFF00
+        assert [reply.status async for reply in user.c_find(FIND, Dataset())] == [0x0000]
+
+
+async def test_a_query_that_was_left_after_its_last_response_is_over() -> None:
+    async def quick(peer: RawPeer) -> None:
+        for _ in range(2):
+            message_id = (await peer.reply()).us(0x0110)
+            peer.send(found(message_id, 0xFF00), found(message_id, 0xFF00), found(message_id, 0x0000))
+        await release_is_answered(peer)
+
+    async with acceptor(quick) as peer, associated(peer, FIND) as user:
+        for _ in range(2):
+            async with aclosing(user.c_find(FIND, Dataset())) as replies:
+                assert (await anext(replies)).status == 0xFF00
+                await eventually(lambda: user.association.is_idle, "the last response has come")
+            assert user.association.is_idle
 
 
 async def test_a_release_collision_ends_well() -> None:
