@@ -148,6 +148,7 @@ class Transport(asyncio.Protocol):
         if not self._reading and self._transport is not None and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
+            self.last_received = self._loop.time()  # as far as anybody can tell: it was not listened to
             self._acknowledge_at_once()
 
     def flush(self) -> None:

@@ -13,6 +13,7 @@ from pacsnode.archive.workers import Workers
 from pacsnode.net import association
 from pacsnode.net.association import UNWRITTEN_HIGH, Association
 from pacsnode.node import Node
+from tests.conftest import SettingsOf
 from tests.support.objects import data_set_bytes, identifier, made, object_path
 from tests.support.raw import CT_IMAGE, EXPLICIT, STUDY_ROOT_FIND, RawPeer, find_message, store_message
 from tests.support.sending import send_made
@@ -77,6 +78,27 @@ async def test_a_sender_waits_while_the_disk_is_behind(node: Node, root: Path, d
         assert (await peer.reply()).status == 0x0000
         assert await peer.release()
     assert data_set_bytes(object_path(root, LONG)) == LONG.data
+
+
+async def test_a_sender_that_was_not_listened_to_has_its_time_from_then_on(
+    settings_of: SettingsOf, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "_TICK", 0.0)  # a look at the clock between any two events
+    message = store_message(1, 1, CT_IMAGE, LONG.sop, LONG.data, 262144)
+    async with (
+        Node(settings_of(dimse={"dimse_timeout": 1})) as node,
+        await RawPeer.associated(node.dimse_port, (CT_IMAGE, [EXPLICIT])) as peer,
+    ):
+        disk.stop()
+        peer.send(message)
+        await eventually(lambda: disk.held and not is_read(), "the node has stopped reading")
+        await asyncio.sleep(1.5)
+        disk.go_on()
+        assert (await peer.reply()).status == 0x0000
+
+
+def is_read() -> bool:
+    return all(o._transport.is_reading for o in gc.get_objects() if type(o) is Association)
 
 
 async def test_many_senders_share_what_may_wait_for_the_disk(
