@@ -102,6 +102,11 @@ class _Many(_Exchange):
     def unread(self) -> int:
         return self.responses.qsize()
 
+    def abandon(self) -> None:
+        """Nobody reads its responses any more."""
+        self.abandoned = True
+        self.responses = asyncio.Queue()
+
 
 class _Window:
     """Places for outstanding requests. Who waits for one gets it in turn; nobody overtakes."""
@@ -199,9 +204,10 @@ class Invoker:
                     return
         finally:
             self._read.discard(exchange)
+            self._association.look_at_flow()
             is_outstanding = self._exchanges.get(message_id) is exchange
             if is_outstanding and sent and not self._association.ended.is_set():
-                exchange.abandoned = True
+                exchange.abandon()
                 if pending:
                     await self._association.send(context.id, messages.c_cancel_rq(message_id), None)
             else:

@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from pacsnode.config import Peer
 from pacsnode.dicom.uid import UID
-from pacsnode.net import association
+from pacsnode.net import association, invoker
 from pacsnode.net.association import Timeouts
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import ServiceUser
@@ -130,6 +130,32 @@ async def test_a_query_that_was_left_after_its_last_response_is_over() -> None:
                 assert (await anext(replies)).status == 0xFF00
                 await eventually(lambda: user.association.is_idle, "the last response has come")
             assert user.association.is_idle
+
+
+async def test_a_query_that_was_left_with_much_unread_is_read_to_its_end() -> None:
+    many = invoker.UNREAD_RESPONSES + 100
+
+    async def generous(peer: RawPeer) -> None:
+        message_id = (await peer.reply()).us(0x0110)
+        for _ in range(many):
+            peer.send(found(message_id, 0xFF00))
+            await asyncio.sleep(0)  # so that they arrive in more than one piece
+        assert (await peer.reply()).field == C_CANCEL
+        peer.send(*[found(message_id, 0xFF00)] * many, found(message_id, 0xFE00))
+        peer.send(found((await peer.reply()).us(0x0110), 0x0000))
+        await release_is_answered(peer)
+
+    async with acceptor(generous) as peer, associated(peer, FIND) as user:
+        async with aclosing(user.c_find(FIND, Dataset())) as replies:
+            assert (await anext(replies)).status == 0xFF00
+            await eventually(lambda: not is_read(user), "no more is read")
+        async with asyncio.timeout(10):
+            assert [reply.status async for reply in user.c_find(FIND, Dataset())] == [0x0000]
+
+
+def is_read(user: ServiceUser) -> bool:
+    assert isinstance(user.association, association.Association)
+    return user.association._transport.is_reading
 
 
 async def test_a_release_collision_ends_well() -> None:
