@@ -35,7 +35,7 @@ from pacsnode.ul.pdu import (
 
 # Bytes of a P-DATA-TF body. PS3.8 D.1 has no least length, but one that hardly holds one element is a
 # mistake: an object would be a million PDUs, most of them headers.
-LEAST_PDU_LENGTH: Final = 128
+LEAST_PDU_LENGTH: Final = 64
 MAX_FORESEEN: Final = 512  # bytes of a message worth comparing
 
 

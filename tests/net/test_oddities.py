@@ -157,7 +157,7 @@ async def test_a_release_and_an_abort_in_one_segment(node: Node) -> None:
         assert (await peer.ended()).type == 0
 
 
-@pytest.mark.parametrize("length", [0, 8, 128, 16384, 2**32 - 1])
+@pytest.mark.parametrize("length", [0, 8, 64, 128, 16384, 2**32 - 1])
 async def test_responses_fit_what_the_peer_takes(node: Node, length: int) -> None:
     """A maximum length of 0 is no limit (PS3.8 D.1); one that has room for nothing is not meant."""
     await send_made(node.dimse_port, [made(1, PatientComments="x" * 10_000)])
