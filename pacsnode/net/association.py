@@ -290,7 +290,7 @@ class Association:
 
     def respond(self, request: Request, response: Response) -> None:
         """Send one response; `drain` between many."""
-        if not self._may_respond:
+        if not self.may_send:
             return
         if self._sending.locked():
             self._postponed.append((request, response))
@@ -311,7 +311,7 @@ class Association:
 
     def respond_many(self, request: Request, matches: Matches) -> None:
         """Send many pending responses in few writes; `drain` between."""
-        if not self._may_respond:
+        if not self.may_send:
             return
         if self._sending.locked():
             self._postponed += [(request, Response(matches.status, data)) for data in matches.data]
@@ -321,8 +321,8 @@ class Association:
         self._transport.flush()
 
     @property
-    def _may_respond(self) -> bool:
-        """Otherwise a response crosses with the end, or with a release of ours."""
+    def may_send(self) -> bool:
+        """Otherwise a message crosses with the end, or with a release of ours."""
         return not self.ended.is_set() and self._transport.upper_layer.may_send_data
 
     async def drain(self) -> None:

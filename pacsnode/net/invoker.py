@@ -45,6 +45,9 @@ class Sending(Protocol):
     ended: asyncio.Event
 
     @property
+    def may_send(self) -> bool: ...
+
+    @property
     def can_send_now(self) -> bool: ...
 
     def send_prepared(self, prepared: Prepared) -> None: ...
@@ -208,7 +211,7 @@ class Invoker:
             is_outstanding = self._exchanges.get(message_id) is exchange
             if is_outstanding and sent and not self._association.ended.is_set():
                 exchange.abandon()
-                if pending:
+                if pending and self._association.may_send:
                     await self._association.send(context.id, messages.c_cancel_rq(message_id), None)
             else:
                 if is_outstanding:

@@ -132,6 +132,23 @@ async def test_a_query_that_was_left_after_its_last_response_is_over() -> None:
             assert user.association.is_idle
 
 
+async def test_a_query_may_be_left_without_being_closed() -> None:
+    """A bare `break`: Python closes the iterator after the association has begun to be released."""
+
+    async def leisurely(peer: RawPeer) -> None:
+        peer.send(found((await peer.reply()).us(0x0110), 0xFF00))
+        await release_is_answered(peer)
+
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, failure: failures.append(failure))
+    async with acceptor(leisurely) as peer, associated(peer, FIND) as user:
+        async for reply in user.c_find(FIND, Dataset()):
+            assert reply.status == 0xFF00
+            break
+    await asyncio.sleep(0.1)
+    assert failures == []
+
+
 async def test_a_query_that_was_left_with_much_unread_is_read_to_its_end() -> None:
     many = invoker.UNREAD_RESPONSES + 100
 
