@@ -1,6 +1,5 @@
 """`pacsnode find`: asks a peer and prints a table, or DICOM JSON (PS3.18 F)."""
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Protocol
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from pacsnode.cli.querying import Model, Negotiation
     from pacsnode.config import Peer
+    from pacsnode.dicom.uid import UID
     from pacsnode.net.association import Timeouts
 
 
@@ -118,7 +118,7 @@ async def _find(
                 print(f"pacsnode: {peer} does not agree to {name}", file=sys.stderr)
             async for reply in replies:
                 if reply.identifier is not None:
-                    output.add(reply.identifier)
+                    output.add(reply.identifier, association.context(sop_class).transfer_syntax)
                     count += 1
                     if count == limit:
                         break
@@ -129,14 +129,17 @@ async def _find(
 class _Output(Protocol):
     def __enter__(self) -> "_Output": ...
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None: ...
-    def add(self, match: "Dataset") -> None: ...
+    def add(self, match: "Dataset", transfer_syntax: "UID") -> None: ...
 
 
 class _JsonOutput:
     """An array, written match by match."""
 
     def __init__(self) -> None:
+        from pacsnode.dicom.json_model import JsonEncoder
+
         self._opening = "["
+        self._encoder = JsonEncoder()
 
     def __enter__(self) -> "_JsonOutput":
         return self
@@ -145,8 +148,13 @@ class _JsonOutput:
         if failure is None:
             print("[]" if self._opening == "[" else "\n]")
 
-    def add(self, match: "Dataset") -> None:
-        print(self._opening, json.dumps(match.to_json_dict(), ensure_ascii=False), sep="\n", end="")
+    def add(self, match: "Dataset", transfer_syntax: "UID") -> None:
+        from pacsnode.dicom.data_set import encode_data_set
+        from pacsnode.dicom.header import encoding_of
+
+        # pydicom's own gives up at a value that its VR does not allow, and writes Infinity.
+        data = encode_data_set(match, transfer_syntax)
+        print(self._opening, self._encoder.encode(data, encoding_of(transfer_syntax)), sep="\n", end="")
         self._opening = ","
 
 
@@ -160,7 +168,7 @@ class _TableOutput:
     def __enter__(self) -> "_TableOutput":
         return self
 
-    def add(self, match: "Dataset") -> None:
+    def add(self, match: "Dataset", transfer_syntax: "UID") -> None:
         from pacsnode.cli.querying import shown
 
         self._rows.append([shown(match, name) for name in self._names])

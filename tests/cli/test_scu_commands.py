@@ -82,6 +82,19 @@ async def test_store_sends_a_folder_and_find_lists_it(peer: str, folder: Path) -
     assert match["0020000D"]["Value"] == [dcmread(folder / "JPEG2000.dcm").StudyInstanceUID]
 
 
+async def test_find_prints_values_that_their_vr_does_not_allow_as_they_are(peer: str, folder: Path) -> None:
+    path = folder / "JPEG2000.dcm"
+    heavy = dcmread(path)
+    heavy.PatientWeight = "99.5"
+    heavy.save_as(path)
+    path.write_bytes(path.read_bytes().replace(b"99.5", b"99kg"))
+    await pacsnode("store", peer, path)
+    status, output, errors = await pacsnode("find", peer, "-k", "PatientWeight", "--json")
+    assert (status, errors) == (0, "")
+    (match,) = json.loads(output)
+    assert match["00101030"] == {"vr": "DS", "Value": ["99kg"]}
+
+
 async def test_find_prints_a_table_and_counts(peer: str, folder: Path) -> None:
     await pacsnode("store", peer, folder)
     status, output, _ = await pacsnode("find", peer, "--level", "PATIENT")
