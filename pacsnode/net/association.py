@@ -110,8 +110,9 @@ class Association:
         self._release_pending = False
         self._failure: RemoteError | None = None
         self._ticker: asyncio.TimerHandle | None = None
-        self._started = self._last_taken = loop.time()
+        self._started = self._last_sent = loop.time()
         self._taken = 0  # bytes that the peer's system had taken at the last tick
+        self._is_leaving = False  # it had not taken all then
 
     # The transport's handler
 
@@ -516,6 +517,7 @@ class Association:
             upper_layer.send_data(context_id, False, piece, last=False)
             self._transport.flush()
             await self.drain()
+            self._last_sent = self._loop.time()
             piece = following
         if self._failure is not None:
             raise self._failure
@@ -532,8 +534,10 @@ class Association:
         if self.accept is None:
             return  # ARTIM and the requestor's own limit watch over establishment
         now = self._loop.time()
-        if (taken := self._transport.bytes_taken) > self._taken:
-            self._taken, self._last_taken = taken, now
+        taken = self._transport.bytes_taken
+        if self._is_leaving and taken > self._taken:
+            self._last_sent = now
+        self._taken, self._is_leaving = taken, taken < self._transport.bytes_sent
         reason = self._overdue(now)
         if reason is None:
             return
@@ -545,7 +549,7 @@ class Association:
 
     def _overdue(self, now: float) -> str | None:
         dimse, idle = self._timeouts.dimse, self._timeouts.idle
-        quiet = now - max(self._transport.last_received, self._last_taken)
+        quiet = now - max(self._transport.last_received, self._last_sent)
         if dimse and self._transport.is_reading and not self._assembler.is_idle and quiet > dimse:
             return f"no more of a message for {dimse:g} s"
         waiting = self._invoker.waiting_since()
