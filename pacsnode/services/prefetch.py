@@ -37,6 +37,7 @@ from pacsnode.net.association import timeouts_of
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply
 from pacsnode.net.service import Channel, ServiceClass
+from pacsnode.pixels import plan
 from pacsnode.services.room import Room
 from pacsnode.services.storage import StorageService
 from pacsnode.ul.negotiation import ProposedContext
@@ -360,16 +361,23 @@ class FetchedStorage(StorageService):
 def contexts_to_get(sop_classes: Sequence[str]) -> list[ProposedContext]:
     """The C-GET's own context, then those for what comes.
 
-    SOP classes that the peer has named come in any transfer syntax, as they are stored there; else the usual
-    ones are offered, uncompressed: more would not fit.
+    SOP classes that the peer has named come in any transfer syntax, as they are stored there; of many
+    classes each has as many as fit, uncompressed first, then what can be decoded here. Else the usual ones
+    are offered, uncompressed: more would not fit.
     """
     wanted: list[tuple[UID, tuple[UID, ...]]] = [(STUDY_ROOT_GET, (EXPLICIT_VR_LE, IMPLICIT_VR_LE))]
-    named = [(UID(one), (syntax,)) for one in sop_classes for syntax in TRANSFER_SYNTAXES]
+    syntaxes = sorted(TRANSFER_SYNTAXES, key=_rank)
+    named = [(UID(one), (syntax,)) for syntax in syntaxes for one in sop_classes]
     usual = [UID(str(context.abstract_syntax)) for context in StoragePresentationContexts]
     wanted += named or [(one, (EXPLICIT_VR_LE, IMPLICIT_VR_LE)) for one in usual]
     return [
         ProposedContext(2 * place + 1, *pair) for place, pair in enumerate(wanted[: MAX_STORAGE_CONTEXTS + 1])
     ]
+
+
+def _rank(transfer_syntax: UID) -> int:
+    """How soon to offer a transfer syntax, of which not all may fit."""
+    return 0 if transfer_syntax in plan.NATIVE else 1 if len(plan.targets_of(transfer_syntax)) > 1 else 2
 
 
 def _chosen(found: Sequence[Prior], current: str, rule: Prefetch) -> list[Prior]:

@@ -1,6 +1,6 @@
 """Prefetching: which prior studies are fetched, when, by C-MOVE and by C-GET, and from whom not."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import pytest
 
 from pacsnode.config import Prefetch
 from pacsnode.node import Node
+from pacsnode.pixels import plan
+from pacsnode.services.prefetch import contexts_to_get
 from pacsnode.workflow.jobs import State
 from tests.conftest import settings_for
 from tests.support.destination import free_address
@@ -35,15 +37,17 @@ NEW = made(1, study=CURRENT, PatientID=PATIENT, StudyDate="20240301")
 
 
 @asynccontextmanager
-async def beside_an_archive(tmp_path: Path, **rule: object) -> AsyncIterator[Node]:
-    """A node with one rule, beside another one with PRIORS, ARCHIVE, which knows it as PACSNODE."""
+async def beside_an_archive(
+    tmp_path: Path, priors: Mapping[int, list[Made]] = PRIORS, **rule: object
+) -> AsyncIterator[Node]:
+    """A node with one rule, beside another one with `priors`, ARCHIVE, which knows it as PACSNODE."""
     address = free_address()
     _, _, port = address.rpartition(":")
     archive_settings = settings_for(
         tmp_path / "archive", node={"ae_title": "ARCHIVE"}, peers={"PACSNODE": address}
     )
     async with Node(archive_settings) as archive:
-        for items in PRIORS.values():
+        for items in priors.values():
             await send_made(archive.dimse_port, items)
         settings = settings_for(
             tmp_path / "root",
@@ -112,6 +116,30 @@ async def test_prior_studies_of_the_patient_are_fetched(
         assert {one.source_ae for one in arrived[1:]} <= {"ARCHIVE"}
 
 
+async def test_a_study_of_many_sop_classes_comes_by_get(tmp_path: Path) -> None:
+    """More than an association can carry in every transfer syntax: images, reports, a dose."""
+    classes = [f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "7", "11.1", "88.22", "88.59", "88.67")]
+    async with beside_an_archive(tmp_path, {}, method="get") as node:
+        archive = await node.workflow.peers.get("ARCHIVE")
+        assert archive is not None
+        await send_kinds(archive.port, classes)
+        await send_made(node.dimse_port, [NEW])
+        await all_done(node, ["prefetch", "retrieve"])
+        arrived, _ = await node.archive.changes.after(0)
+        assert {one.sop_class for one in arrived[1:]} == set(classes)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7])
+def test_what_an_association_cannot_carry_is_what_nobody_stores(count: int) -> None:
+    named = [f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in range(count)]
+    contexts = contexts_to_get(named)
+    assert len(contexts) <= 128
+    assert len({context.id for context in contexts}) == len(contexts)
+    for sop_class in named:
+        offered = {c.transfer_syntaxes for c in contexts if c.abstract_syntax == sop_class}
+        assert {(uid,) for uid in (*plan.NATIVE, *plan.DECODABLE_LOSSLESS, *plan.DECODABLE_LOSSY)} <= offered
+
+
 async def test_what_is_here_is_not_fetched(tmp_path: Path) -> None:
     """The newest is here, of the second there is one of two."""
     async with beside_an_archive(tmp_path, most=2, calling_ae=["MODALITY"]) as node:
@@ -120,6 +148,17 @@ async def test_what_is_here_is_not_fetched(tmp_path: Path) -> None:
         await all_done(node, ["prefetch", "retrieve"])
         arrived, _ = await node.archive.changes.after(0)
         assert [one.sop_instance for one in arrived[4:]] == [PRIORS[72][1].sop]
+
+
+async def send_kinds(port: int, sop_classes: Sequence[str]) -> None:
+    """One object of each SOP class, all of one study."""
+    contexts = [(sop_class, [EXPLICIT]) for sop_class in sop_classes]
+    async with await RawPeer.associated(port, *contexts) as peer:
+        for number, sop_class in enumerate(sop_classes):
+            item = made(number, study=76, PatientID=PATIENT, SOPClassUID=sop_class)
+            reply = await peer.store(item.sop, item.data, context=2 * number + 1, sop_class=sop_class)
+            assert reply.status == 0
+        assert await peer.release()
 
 
 async def store(node: Node, item: Made, calling: str) -> None:
