@@ -56,10 +56,11 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What lies under the given paths."""
+    """What lies under the given paths. `unreadable`: with the reasons; nobody knows what is in them."""
 
     objects: tuple[StoredObject, ...]
     skipped: tuple[Path, ...]
+    unreadable: tuple[tuple[Path, str], ...] = ()
 
     @property
     def size(self) -> int:
@@ -107,16 +108,25 @@ class Transcoding:
 
 
 def survey(paths: Iterable[Path]) -> Survey:
-    """Walk folders, in the order of names. Raises OSError for a path that cannot be read."""
+    """Walk folders, in the order of names. Raises OSError for a path that is not there."""
     objects: list[StoredObject] = []
     skipped: list[Path] = []
-    for path in _files(paths):
-        found = _stored_object(path) if path.is_file() else None  # a pipe would block, a link may be broken
+    unreadable: list[tuple[Path, str]] = []
+
+    def cannot_read(error: OSError) -> None:
+        unreadable.append((Path(error.filename), f"cannot be read: {error.strerror}"))
+
+    for path in _files(paths, cannot_read):
+        try:
+            found = _stored_object(path) if path.is_file() else None  # a pipe would block, a link be broken
+        except OSError as error:
+            cannot_read(OSError(error.errno, error.strerror, str(path)))
+            continue
         if found is None:
             skipped.append(path)
         else:
             objects.append(found)
-    return Survey(tuple(objects), tuple(skipped))
+    return Survey(tuple(objects), tuple(skipped), tuple(unreadable))
 
 
 def plan(objects: Sequence[StoredObject], target: UID | None = None) -> list[Batch]:
@@ -311,15 +321,17 @@ async def _pieces_of(path: Path, data_offset: int, transfer_syntax: UID) -> Asyn
             yield piece + b"\0" if deflated and len(piece) % 2 else piece
 
 
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
+def _files(paths: Iterable[Path], cannot_read: Callable[[OSError], None]) -> Iterator[Path]:
+    """Everything that is no folder, links to folders too: they may lead in a circle."""
     for path in paths:
         if not path.is_dir():
             path.stat()  # raises for one that is not there
             yield path
             continue
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in os.walk(path, onerror=cannot_read):
             folders.sort()
-            yield from (Path(folder, name) for name in sorted(names))
+            links = (name for name in folders if os.path.islink(os.path.join(folder, name)))
+            yield from (Path(folder, name) for name in sorted((*names, *links)))
 
 
 def _stored_object(path: Path) -> StoredObject | None:

@@ -43,7 +43,8 @@ def store(
 ) -> int:
     """Send objects to a peer (C-STORE), as they are stored.
 
-    Folders are walked and files that are not DICOM are skipped. The exit status is 1 when any object failed.
+    Folders are walked, links to folders are not, and files that are not DICOM are skipped. The exit status is
+    1 when any object failed, or something could not be read.
     """
     import asyncio
     from tempfile import TemporaryDirectory
@@ -73,9 +74,9 @@ def store(
         seconds = time.perf_counter() - begun
     if not found.objects:
         print("pacsnode: there is no DICOM object to send", file=sys.stderr)
-    _print_failures(tally)
+    _print_failures([*found.unreadable, *((item.path, reason) for item, reason in tally.failures)])
     _print_summary(found, tally, seconds)
-    return 1 if tally.failures or not found.objects else 0
+    return 1 if tally.failures or found.unreadable or not found.objects else 0
 
 
 async def _send_all(
@@ -159,11 +160,11 @@ class _Progress:
         self._progress.update(self._task, advance=size, objects=self._objects)
 
 
-def _print_failures(tally: "Tally") -> None:
-    for item, reason in tally.failures[:SHOWN_FAILURES]:
-        print(f"pacsnode: {item.path}: {reason}", file=sys.stderr)
-    if len(tally.failures) > SHOWN_FAILURES:
-        print(f"pacsnode: and {len(tally.failures) - SHOWN_FAILURES} more", file=sys.stderr)
+def _print_failures(failures: list[tuple[Path, str]]) -> None:
+    for path, reason in failures[:SHOWN_FAILURES]:
+        print(f"pacsnode: {path}: {reason}", file=sys.stderr)
+    if len(failures) > SHOWN_FAILURES:
+        print(f"pacsnode: and {len(failures) - SHOWN_FAILURES} more", file=sys.stderr)
 
 
 def _print_summary(found: "Survey", tally: "Tally", seconds: float) -> None:
@@ -185,6 +186,10 @@ def _print_summary(found: "Survey", tally: "Tally", seconds: float) -> None:
     table.add_row("failed", str(len(tally.failures)), "")
     for reason, count in tally.failures_by_reason()[:SHOWN_FAILURES]:
         table.add_row("", str(count), reason)
+    if found.unreadable:
+        table.add_row(
+            "unreadable", str(len(found.unreadable)), "files or folders that could not be looked at"
+        )
     if found.skipped:
         table.add_row(
             "skipped", str(len(found.skipped)), f"not DICOM objects; {found.skipped[0]} is the first"

@@ -1,6 +1,8 @@
 """Which files are objects, and which presentation contexts they need."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -61,6 +63,40 @@ def test_what_is_no_object_is_skipped(tmp_path: Path) -> None:
 def test_a_link_that_leads_nowhere_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     assert survey([tmp_path]).skipped == (tmp_path / "link",)
+
+
+def test_a_link_to_a_folder_is_told_of_and_not_followed(tmp_path: Path) -> None:
+    kept = write(tmp_path / "study" / "object")
+    (tmp_path / "study" / "circle").symlink_to(tmp_path / "study")
+    found = survey([tmp_path])
+    assert [item.path for item in found.objects] == [kept]
+    assert found.skipped == (tmp_path / "study" / "circle",)
+
+
+def test_what_cannot_be_read_is_told_and_does_not_keep_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions say nothing to root, so the refusals are made."""
+    kept, locked = write(tmp_path / "b" / "object"), write(tmp_path / "a" / "locked")
+    write(tmp_path / "closed" / "object")
+    scandir, opened = os.scandir, Path.open
+
+    def refuse_folder(path: str) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    def refuse_file(path: Path, *args: str) -> object:
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args)
+
+    monkeypatch.setattr(os, "scandir", refuse_folder)
+    monkeypatch.setattr(Path, "open", refuse_file)
+    found = survey([tmp_path])
+    assert [item.path for item in found.objects] == [kept]
+    reason = "cannot be read: Permission denied"
+    assert sorted(found.unreadable) == [(locked, reason), (tmp_path / "closed", reason)]
 
 
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
