@@ -86,6 +86,7 @@ class SubOperations:
         self._origin = origin
         self._log = log
         self._stopped = False
+        self._opening: set[asyncio.Task[object]] = set()  # those that wait for an association
 
     @property
     def remaining(self) -> int:
@@ -96,8 +97,10 @@ class SubOperations:
         return self._stopped
 
     def stop(self) -> None:
-        """C-CANCEL: those that have begun are finished, no other is begun."""
+        """C-CANCEL: those that have begun are finished, no other is begun, no association is waited for."""
         self._stopped = True
+        for task in self._opening:
+            task.cancel()
 
     async def move(self, route: Route) -> None:
         """Send everything over associations of our own (PS3.4 C.4.2.3.1)."""
@@ -142,7 +145,8 @@ class SubOperations:
                 elif one is not None:
                     raise one
             if len(lost) == count:
-                self._give_up(route, lost[0])
+                if not self._stopped:
+                    self._give_up(route, lost[0])
                 return False
             associations = count - len(lost)
         return not self._stopped
@@ -165,8 +169,10 @@ class SubOperations:
                     async with turns.opening:
                         if is_new and turns.refusal is not None:
                             return turns.refusal
-                        user = await stack.enter_async_context(_connection(contexts, route))
+                        user = await self._opened(stack, contexts, route)
                         is_new = False
+                    if user is None:
+                        return None
                     while not self._stopped and (share or turns.shares):
                         share = share or turns.shares.popleft()
                         await self.store(user, share)
@@ -178,6 +184,23 @@ class SubOperations:
                     turns.refusal = error
                     return error
         return None
+
+    async def _opened(
+        self, stack: AsyncExitStack, contexts: Sequence[ProposedContext], route: Route
+    ) -> ServiceUser | None:
+        """An association, open as long as `stack`; None when all is stopped before. Raises RemoteError."""
+        task = asyncio.current_task()
+        if self._stopped or task is None:
+            return None
+        self._opening.add(task)
+        try:
+            return await stack.enter_async_context(_connection(contexts, route))
+        except asyncio.CancelledError:
+            if self._stopped and not task.uncancel():
+                return None
+            raise  # somebody else has cancelled the task, too
+        finally:
+            self._opening.discard(task)
 
     def _not_begun(self, objects: Iterable[Located]) -> list[Located]:
         return [] if self._stopped else [one for one in objects if one.sop_instance in self._waiting]

@@ -503,6 +503,50 @@ async def test_cancel_stops_at_the_next_suboperation(settings_of: SettingsOf) ->
     assert len(destination.received) == 1
 
 
+async def cancelled(node: Node, is_due: asyncio.Event) -> tuple[int, list[int | None]]:
+    """A C-MOVE that is cancelled when `is_due` is set: its last status, its counters."""
+    async with await RawPeer.associated(node.dimse_port, (STUDY_ROOT_MOVE, [EXPLICIT])) as peer:
+        peer.send(move_message())
+        await is_due.wait()
+        peer.send(p_data(pdv(1, COMMAND | LAST, c_cancel(1))))
+        while (reply := await peer.reply()).status == PENDING:
+            pass
+        assert await peer.release()
+    return reply.status, [reply.us(element) for element in (0x1020, 0x1021, 0x1022, 0x1023)]
+
+
+@pytest.mark.parametrize("associations", [1, 3])
+async def test_cancel_does_not_wait_for_an_association(settings_of: SettingsOf, associations: int) -> None:
+    """The destination takes the connection and says nothing, for as long as dimse_timeout."""
+    connected, aborted = asyncio.Event(), asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.read(2**16))[:2] == b"\x01\x00"  # A-ASSOCIATE-RQ
+        connected.set()
+        if (await reader.read(2**16))[:2] == b"\x07\x00":  # A-ABORT
+            aborted.set()
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        peer = {"host": "127.0.0.1", "port": port, "associations": associations}
+        async with Node(settings_of(peers={DESTINATION: peer})) as node:
+            await send_made(node.dimse_port, study_of(5))
+            async with asyncio.timeout(30):
+                assert await cancelled(node, connected) == (CANCEL, [5, 0, 0, 0])
+                await aborted.wait()
+
+
+async def test_cancel_counts_what_is_not_answered_as_failed_alone(settings_of: SettingsOf) -> None:
+    """The destination hangs at the first object until dimse_timeout; the others were not begun."""
+    gate = Gate()
+    async with (
+        Destination(answer=gate) as destination,
+        node_with(settings_of, study_of(5), destination.address, dimse_timeout=1) as node,
+    ):
+        assert await cancelled(node, gate.arrived) == (CANCEL, [4, 0, 1, 0])
+
+
 async def test_a_requestor_that_goes_away_ends_the_sending(settings_of: SettingsOf) -> None:
     gate = Gate()
     async with (
