@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from pydicom import Dataset, dcmread
+from pydicom.datadict import tag_for_keyword
 
 from pacsnode.config import Peer
 from pacsnode.dicom.data_set import encode_data_set
 from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.sop_class import DEFLATED, EXPLICIT_VR_LE, IMPLICIT_VR_LE, name_of
-from pacsnode.dicom.uid import UID
+from pacsnode.dicom.uid import UID, ae_title
 from pacsnode.dimse.command import CommandField
 from pacsnode.dimse.status import CANCEL, SUCCESS, is_failure
 from pacsnode.errors import NoPresentationContext, RequestFailed
@@ -31,6 +32,7 @@ from pacsnode.net.service import Operation, Request, Response, ServiceClass
 from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 
 UNCOMPRESSED: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE)
+MAX_CONTEXTS: Final = 128  # per association; their IDs are the odd numbers to 255 (PS3.8 9.3.2.2)
 
 Storage = Iterable[UID] | Mapping[UID, Iterable[UID]]
 """SOP classes of objects; in a mapping each with transfer syntaxes that are proposed besides UNCOMPRESSED."""
@@ -75,16 +77,19 @@ async def client(
     """Open an association to `peer`, `AET@HOST:PORT` where it is text, for the length of the block.
 
     `sop_classes`: of queries, retrievals, verification. `storage`: of the objects that store() sends, and
-    that get() brings, which go to `keep`. The rest is as for connect().
+    that get() brings, which go to `keep`. The rest is as for connect(). Raises ValueError for what is no AE
+    title, and for more contexts than an association can carry.
     """
     stored = tuple(storage)
     wanted: list[tuple[UID, tuple[UID, ...]]] = [(uid, UNCOMPRESSED) for uid in (*sop_classes, *stored)]
     if isinstance(storage, Mapping):
         wanted += [(uid, (syntax,)) for uid, syntaxes in storage.items() for syntax in syntaxes]
+    if len(wanted) > MAX_CONTEXTS:
+        raise ValueError(f"{len(wanted)} presentation contexts are more than an association can carry")
     contexts = [ProposedContext(2 * number + 1, *pair) for number, pair in enumerate(wanted)]
     async with connect(
         Peer.parse(peer) if isinstance(peer, str) else peer,
-        calling_ae,
+        ae_title(calling_ae),
         contexts,
         window=window,
         roles=dict.fromkeys(stored, (True, True)) if keep is not None else None,
@@ -119,7 +124,7 @@ class Client(ServiceUser):
         self, sop_class: UID, destination: str, level: str, **keys: object
     ) -> AsyncGenerator[Reply, None]:
         """Have the peer send objects to an AE it knows (PS3.4 C.4.2); how far it is, the outcome last."""
-        return self._progress(self.c_move(sop_class, identifier(level, keys), destination))
+        return self._progress(self.c_move(sop_class, identifier(level, keys), ae_title(destination)))
 
     def get(self, sop_class: UID, level: str, **keys: object) -> AsyncGenerator[Reply, None]:
         """Fetch objects, which go to `keep` (PS3.4 C.4.3); how far it is, the outcome last."""
@@ -154,10 +159,12 @@ class Client(ServiceUser):
 
 
 def identifier(level: str, keys: Mapping[str, object]) -> Dataset:
-    """An identifier; text beyond ASCII is sent as UTF-8."""
+    """An identifier; text beyond ASCII is sent as UTF-8. Raises ValueError for what is no keyword."""
     data_set = Dataset()
     data_set.QueryRetrieveLevel = level
     for keyword, value in keys.items():
+        if tag_for_keyword(keyword) is None:  # to pydicom an attribute of its own: the key would be missing
+            raise ValueError(f"{keyword} is no keyword of a DICOM attribute")
         setattr(data_set, keyword, value)
     if not all(str(value).isascii() for value in keys.values()):
         data_set.SpecificCharacterSet = "ISO_IR 192"

@@ -136,6 +136,22 @@ async def test_a_failure_is_raised_with_its_status(node: Node) -> None:
             _ = [match async for match in archive.find(STUDY_ROOT_FIND, "NOSUCH")]
 
 
+async def test_what_cannot_be_meant_is_refused_before_it_is_sent(node: Node) -> None:
+    """A key that is misspelt would be none, and the query find everything."""
+    async with client(address(node), sop_classes=ALL) as archive:
+        with pytest.raises(ValueError, match="PatientId"):
+            _ = [match async for match in archive.find(STUDY_ROOT_FIND, "STUDY", PatientId="1")]
+        with pytest.raises(ValueError, match="longer than 16"):
+            archive.move(STUDY_ROOT_MOVE, "A" * 17, "STUDY", StudyInstanceUID=STUDY)
+        await archive.echo()
+    with pytest.raises(ValueError, match="longer than 16"):
+        async with client(address(node), "A" * 17, sop_classes=ALL):
+            pass
+    with pytest.raises(ValueError, match="129 presentation contexts"):
+        async with client(address(node), storage=[UID(f"1.2.{number}") for number in range(129)]):
+            pass
+
+
 async def test_what_was_not_agreed_on_and_who_is_not_there() -> None:
     with pytest.raises(PeerUnreachable):
         async with client(f"NOBODY@{free_address()}", sop_classes=ALL):
