@@ -16,6 +16,7 @@ from pacsnode.cli.options import (
     Verbose,
     configure_log,
     timeouts_of,
+    title_of,
 )
 
 
@@ -23,7 +24,13 @@ def move(
     peer: PeerText,
     destination: Annotated[
         str,
-        typer.Option("--destination", "-d", metavar="AET", help="Who is to receive: an AE the peer knows."),
+        typer.Option(
+            "--destination",
+            "-d",
+            metavar="AET",
+            help="Who is to receive: an AE the peer knows.",
+            callback=title_of,
+        ),
     ],
     key: UniqueKeys,
     level: RetrieveLevelText = "STUDY",

@@ -16,9 +16,27 @@ ConfigFile = Annotated[
     ),
 ]
 PeerText = Annotated[str, typer.Argument(metavar="PEER", help="The peer to call: AET@HOST:PORT.")]
+
+
+def title_of(text: str | None) -> str | None:
+    """An AE title of a command line. Raises BadParameter: a longer one would be cut off on its way."""
+    from pacsnode.dicom.uid import ae_title
+
+    try:
+        return text and ae_title(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 CallingTitle = Annotated[
     str,
-    typer.Option("--ae-title", envvar="PACSNODE_AE_TITLE", metavar="AET", help="The AE title to call with."),
+    typer.Option(
+        "--ae-title",
+        envvar="PACSNODE_AE_TITLE",
+        metavar="AET",
+        help="The AE title to call with.",
+        callback=title_of,
+    ),
 ]
 Timeout = Annotated[
     float,

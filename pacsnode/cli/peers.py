@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacsnode.cli.options import (
-    CallingTitle,
     ConfigFile,
     PeerText,
     Timeout,
     Verbose,
     configure_log,
     timeouts_of,
+    title_of,
 )
 from pacsnode.cli.state import DataRoot, data_root, opened
 
@@ -106,7 +106,10 @@ def echo(
     ] = None,
     config: ConfigFile = None,
     storage: DataRoot = None,
-    ae_title: CallingTitle = "PACSNODE",
+    ae_title: Annotated[
+        str | None,
+        typer.Option(metavar="AET", help="The AE title to call with; the node's own.", callback=title_of),
+    ] = None,
     timeout: Timeout = 10.0,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -114,6 +117,7 @@ def echo(
     """Ask peers whether they are there (C-ECHO), all at once. The exit status is 1 when any is not."""
     import asyncio
 
+    from pacsnode.config import load
     from pacsnode.errors import ConfigurationError
 
     configure_log(verbose)
@@ -121,7 +125,8 @@ def echo(
     if unknown := [title for title in ae_titles or () if title not in known]:
         raise ConfigurationError(f"{', '.join(unknown)} is no peer; pacsnode peers list shows them")
     called = [known[title] for title in known if not ae_titles or title in ae_titles]
-    results = asyncio.run(_echo_all(called, ae_title, timeouts_of(timeout)))
+    calling = ae_title or load(config).node.ae_title
+    results = asyncio.run(_echo_all(called, calling, timeouts_of(timeout)))
     if as_json:
         rows = ({"peer": str(peer), "reason": reason} for peer, reason in results)
         print(json.dumps([{**row, "ok": not row["reason"]} for row in rows]))

@@ -56,6 +56,19 @@ async def test_peers_are_listed_called_and_removed(root: Path) -> None:
         assert (await pacsnode("peers", "remove", "AWAY", *here)).status == 0
 
 
+async def test_peers_are_called_by_the_title_of_the_node(root: Path, tmp_path: Path) -> None:
+    """A peer that knows its callers would not answer another one."""
+    config = tmp_path / "pacsnode.toml"
+    config.write_text('[node]\nae_title = "HERE"\n[dimse]\nallowed_calling_ae_titles = ["HERE"]\n')
+    here = ("--storage", root, "--config", config)
+    async with await Service.start(root, "--config", str(config)) as service:
+        await pacsnode("peers", "add", f"SELF@127.0.0.1:{service.port}", *here)
+        echoed = await pacsnode("peers", "echo", *here)
+        assert (echoed.status, echoed.output) == (0, f"SELF@127.0.0.1:{service.port}: answers\n")
+        other = await pacsnode("peers", "echo", "--ae-title", "OTHER", *here)
+        assert other.status == 1
+
+
 async def test_dead_letters_are_shown_retried_and_cancelled(root: Path, tmp_path: Path) -> None:
     items = [made(1), made(2), made(3)]
     config = tmp_path / "pacsnode.toml"

@@ -88,6 +88,13 @@ async def test_move_to_an_unknown_destination_says_so(filled: Node) -> None:
     assert "move destination NOBODY is unknown" in done.output
 
 
+@pytest.mark.parametrize("option", ["-d", "--ae-title"])
+async def test_an_ae_title_that_would_be_cut_off_is_a_wrong_command_line(filled: Node, option: str) -> None:
+    done = await pacsnode(filled, "move", "-d", "NOBODY", "-k", STUDY, option, "SEVENTEEN_LETTERS")
+    assert done.status == 2
+    assert "longer than 16 characters" in " ".join(done.output.replace("│", " ").split())
+
+
 async def test_many_get_at_once(filled: Node, tmp_path: Path) -> None:
     runs = (pacsnode(filled, "get", "-k", STUDY, "-o", tmp_path / str(number)) for number in range(3))
     assert [done.status for done in await asyncio.gather(*runs)] == [0, 0, 0]
