@@ -131,8 +131,14 @@ class Jobs:
         self._listeners.append(listener)
 
     def on_retry(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called when somebody wants a job done now."""
+        """Have `listener` called when somebody wants jobs done now."""
         self._on_retry.append(listener)
+
+    def try_peers(self) -> None:
+        """Have the peers called again that could not be reached."""
+        for listener in self._on_retry:
+            listener()
+        self._tell()
 
     async def add(
         self,

@@ -6,7 +6,7 @@ in workflow.sqlite, so that commands of other processes see what the node sees, 
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pacsnode.config import Peer
@@ -41,6 +41,11 @@ class Peers:
         self._is_node = configured is not None
         self._configured = configured or {}
         self._reconfigured = asyncio.Event()
+        self._on_new_address: list[Callable[[], None]] = []
+
+    def on_new_address(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called when the configuration has brought a peer, or another address of one."""
+        self._on_new_address.append(listener)
 
     def configure(self, peers: Mapping[AETitle, Peer]) -> None:
         """Take over the peers of a configuration that was read again."""
@@ -56,9 +61,14 @@ class Peers:
 
     async def _copy(self, peers: Mapping[AETitle, Peer]) -> None:
         rows = [_row(peer, configured=True) for peer in peers.values()]
+        known = {peer.ae_title: peer for peer in await self.all()}
+        new = [(title,) for title, peer in peers.items() if known.get(title) != peer]
         async with self._database.transaction() as transaction:
             await transaction.execute("DELETE FROM peer WHERE configured")
             await transaction.execute_many(_PUT, rows)
+            await transaction.execute_many(_TRY_NOW, new)
+        for listener in self._on_new_address if new else ():
+            listener()
 
     async def get(self, ae_title: str) -> Peer | None:
         """The peer of an AE title."""

@@ -43,6 +43,7 @@ class Workflow:
         self.deidentification_key = DeidentificationKey(root)
         self.peers = Peers(database, settings.peers)
         self.jobs = Jobs(database, ledger)
+        self.peers.on_new_address(self.jobs.try_peers)
         self._runner = Runner(database, self.jobs, settings.jobs)
         self.arrivals = Arrivals(database, archive, settings.workflow)
         self.worklist = Worklist(database, settings.worklist)

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import pytest
@@ -257,6 +257,28 @@ async def test_an_unknown_destination_waits_until_it_is_added(settings_of: Setti
         from pacsnode.config import Peer
 
         await node.workflow.peers.add(Peer.parse(f"LATER@{destination.address}"))
+        await arrives(destination, items)
+
+
+@pytest.mark.parametrize("restarts", [True, False], ids=["restart", "reload"])
+@pytest.mark.parametrize("before", [{}, {"LATER": "127.0.0.1:1"}], ids=["unknown", "elsewhere"])
+async def test_a_destination_is_tried_at_once_when_the_configuration_has_its_address(
+    settings_of: SettingsOf, restarts: bool, before: dict[str, str]
+) -> None:
+    """The job would wait for an hour, and so would the peer."""
+    items = [made(1)]
+    slow = {"retry_after": 3600.0}
+    rule = {"rule": {"to": ["LATER"]}}
+    async with Destination() as destination, AsyncExitStack() as stack:
+        node = await stack.enter_async_context(Node(settings_of(peers=before, forward=rule, jobs=slow)))
+        await store(node, items)
+        await ends(node, State.WAITING)
+        settings = settings_of(peers={"LATER": destination.address}, forward=rule, jobs=slow)
+        if restarts:
+            await stack.aclose()
+            await stack.enter_async_context(Node(settings))
+        else:
+            node.reload(settings)
         await arrives(destination, items)
 
 
