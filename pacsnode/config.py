@@ -289,7 +289,7 @@ class Dimse(Section):
     move_to_caller_port: PeerPort = 104
     """TCP port such an AE is taken to listen on."""
     preferred_transfer_syntaxes: Uids = ()
-    """Transfer syntaxes to choose first, the best first. Empty: the requestor's own order."""
+    """Transfer syntaxes to choose first, in this order; then in the requestor's, uncompressed for C-GET."""
 
 
 class Web(Section):

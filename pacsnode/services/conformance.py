@@ -129,6 +129,7 @@ def _acceptance(dimse: Dimse, services: Sequence[ServiceClass]) -> Iterator[str]
     yield ""
     chosen = ", ".join(map(name_of, dimse.preferred_transfer_syntaxes)) or "the first one the requestor names"
     yield f"Of the transfer syntaxes proposed is accepted: {chosen}."
+    yield "Where the requestor is SCP only (C-GET), an uncompressed one goes before all others."
     if dimse.accept_unknown_sop_classes:
         yield "SOP classes that are not listed are accepted as Storage."
     yield ""

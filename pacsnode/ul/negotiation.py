@@ -3,7 +3,8 @@
 `negotiate` is a function from a request and a policy to an accept or a reject. It is written here, not taken
 from pynetdicom's `presentation`, because that one chooses by the acceptor's order of transfer syntaxes: a
 modality that offers JPEG before Implicit VR would have to decompress. Here the requestor's order decides,
-unless the policy has a preference.
+unless the policy has a preference. Where it is this side that will send (C-GET), what is uncompressed goes
+before all else: of many an object that is the only form there is.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,14 @@ from enum import Enum, IntEnum
 from typing import Final
 
 from pacsnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.errors import AssociationRejected
 
 APPLICATION_CONTEXT: Final = UID("1.2.840.10008.3.1.1.1")  # the only one there is (PS3.7 A.2.1)
 PROTOCOL_VERSION: Final = 1  # bit 0: version 1 (PS3.8 9.3.2)
 OUR_IMPLEMENTATION: Final = UID(IMPLEMENTATION_CLASS_UID)
+UNCOMPRESSED: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE)
 DEFAULT_MAX_PDU_LENGTH: Final = 262144  # bytes; long PDUs cost the receiver nothing, it does not hold them
 
 # (SCU, SCP): may the association-requestor be it? Without role selection: SCU only (PS3.7 D.3.3.4).
@@ -328,7 +331,9 @@ def _answer(
     requestor_is_scu, requestor_is_scp = agreed or DEFAULT_ROLES
     if not agreed and not support.as_scp:
         return _refused(context, Result.USER_REJECTION)
-    transfer_syntax = _chosen(context.transfer_syntaxes, support, policy)
+    sends = requestor_is_scp and not requestor_is_scu
+    preference = (*policy.transfer_syntax_preference, *(_plain(context) if sends else ()))
+    transfer_syntax = _chosen(context.transfer_syntaxes, support, preference)
     if transfer_syntax is None:
         return _refused(context, Result.TRANSFER_SYNTAXES_NOT_SUPPORTED)
     return AcceptedContext(
@@ -348,8 +353,13 @@ def _refused(context: ProposedContext, result: Result) -> AcceptedContext:
     return AcceptedContext(context.id, result, context.abstract_syntax, insignificant)
 
 
-def _chosen(proposed: tuple[UID, ...], support: Support, policy: AcceptorPolicy) -> UID | None:
-    for transfer_syntax in policy.transfer_syntax_preference:
+def _plain(context: ProposedContext) -> tuple[UID, ...]:
+    """The uncompressed ones of the transfer syntaxes proposed."""
+    return tuple(uid for uid in context.transfer_syntaxes if uid in UNCOMPRESSED)
+
+
+def _chosen(proposed: tuple[UID, ...], support: Support, preference: tuple[UID, ...]) -> UID | None:
+    for transfer_syntax in preference:
         if transfer_syntax in proposed and transfer_syntax in support.transfer_syntaxes:
             return transfer_syntax
     return next((uid for uid in proposed if uid in support.transfer_syntaxes), None)

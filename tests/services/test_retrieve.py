@@ -629,6 +629,16 @@ async def test_get_without_a_context_to_store_on(
     assert fetched.received == []
 
 
+@pytest.mark.parametrize("first", ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"])
+async def test_get_by_one_context_that_names_a_compression_first(settings_of: SettingsOf, first: str) -> None:
+    """Nothing uncompressed becomes JPEG, and pixels of no image nothing else."""
+    items = study_of(2)
+    async with node_with(settings_of, items, free_address()) as node:
+        replies, fetched = await get(node, ((CT_IMAGE, (first, EXPLICIT)),))
+    assert (replies[-1].status, replies[-1].suboperations) == (SUCCESS, counted(2))
+    assert {one.transfer_syntax for one in fetched.received} == {EXPLICIT}
+
+
 async def test_get_counts_what_the_requestor_refuses(settings_of: SettingsOf) -> None:
     async def answer(received: Received) -> int:
         return 0xA700 if received.sop == made(1).sop else SUCCESS

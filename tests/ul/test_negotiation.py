@@ -31,6 +31,7 @@ UNKNOWN = UID("1.2.3.4")
 IMPLICIT = UID("1.2.840.10008.1.2")
 EXPLICIT = UID("1.2.840.10008.1.2.1")
 JPEG = UID("1.2.840.10008.1.2.4.50")
+JPEG_LS = UID("1.2.840.10008.1.2.4.80")
 BOTH = frozenset({IMPLICIT, EXPLICIT})
 
 
@@ -90,6 +91,24 @@ def test_preferred_but_unsupported_transfer_syntax_is_not_chosen(policy: Accepto
     preferring = replace(policy, transfer_syntax_preference=(JPEG,))
     answer = accepted(asking(ProposedContext(1, CT, (JPEG, IMPLICIT))), preferring)
     assert answer.contexts[0].transfer_syntax == IMPLICIT
+
+
+@pytest.mark.parametrize(
+    ("roles", "chosen"), [(None, JPEG_LS), ((False, True), EXPLICIT), ((True, True), JPEG_LS)]
+)
+def test_what_is_uncompressed_comes_first_where_only_this_side_sends(
+    roles: tuple[bool, bool] | None, chosen: UID
+) -> None:
+    """An object that cannot be had as JPEG-LS could not be fetched at all (PS3.4 C.4.3)."""
+    both = Support(frozenset({*BOTH, JPEG_LS}), as_scu=True)
+    policy = AcceptorPolicy(ae_title="PACSNODE", support=supporting(both))
+    request = replace(
+        asking(ProposedContext(1, CT, (JPEG, JPEG_LS, EXPLICIT, IMPLICIT))),
+        roles={CT: roles} if roles else {},
+    )
+    assert accepted(request, policy).contexts[0].transfer_syntax == chosen
+    preferring = replace(policy, transfer_syntax_preference=(JPEG_LS,))
+    assert accepted(request, preferring).contexts[0].transfer_syntax == JPEG_LS
 
 
 # Presentation contexts
