@@ -1,6 +1,7 @@
 """Query/Retrieve SCU (PS3.4 C.4): an identifier from keys as people type them, matches as text. No I/O."""
 
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,10 @@ SOP_CLASS_OF: Final[Mapping[Model, UID]] = {
     Model.STUDY: STUDY_ROOT_FIND,
     Model.PATIENT_STUDY: PATIENT_STUDY_ONLY_FIND,
 }
+
+_TYPECODES: Final = {
+    "US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"
+}  # fmt: skip
 
 # Asked for at each level unless the user asks for it, so that the table tells something.
 RETURN_KEYS: Final[Mapping[Level, tuple[str, ...]]] = {
@@ -164,22 +169,24 @@ def _set(data_set: Dataset, path: list[str], value: str) -> None:
         data_set.add_new(tag, vr, [])
         return
     # what a key may be the peer says; pydicom's warnings know neither wild cards nor ranges
-    key = DataElement(tag, vr.partition(" ")[0], _typed(last, vr, value), validation_mode=IGNORE)
-    data_set.add(key)
-
-
-def _typed(name: str, vr: str, value: str) -> str | int | float | list[str] | list[int] | list[float]:
-    r"""Binary numbers as numbers; everything else stays text, split at `\` where PS3.5 6.4 allows values."""
-    parts = value.split("\\") if value else []
-    kind = (
-        int if vr.startswith(("US", "SS", "UL", "SL", "UV", "SV")) else float if vr in ("FL", "FD") else None
-    )
-    if kind is None:
-        return parts if len(parts) > 1 and vr not in ("LT", "ST", "UT", "UR") else value
     try:
-        return [kind(part) for part in parts]
-    except ValueError:
-        raise InvalidIdentifier(f"{name} wants numbers, not {value!r}") from None
+        typed = _typed(vr[:2], value)
+        data_set.add(DataElement(tag, vr[:2], typed, validation_mode=IGNORE))
+    except (ValueError, TypeError, OverflowError, struct.error):  # IS and DS are read by pydicom
+        raise InvalidIdentifier(f"{last} wants numbers that a {vr[:2]} can hold, not {value!r}") from None
+
+
+def _typed(vr: str, value: str) -> str | list[str] | list[int] | list[float]:
+    r"""Binary numbers as numbers; everything else stays text, split at `\` where PS3.5 6.4 allows values.
+
+    Raises ValueError and struct.error.
+    """
+    parts = value.split("\\") if value else []
+    if (typecode := _TYPECODES.get(vr)) is None:
+        return parts if len(parts) > 1 and vr not in ("LT", "ST", "UT", "UR") else value
+    numbers = [float(part) if vr in ("FL", "FD") else int(part) for part in parts]
+    struct.pack(f"<{len(numbers)}{typecode}", *numbers)
+    return numbers
 
 
 def _known_tag(name: str) -> int:

@@ -73,6 +73,10 @@ def test_keys_inside_a_sequence_share_its_item() -> None:
         ("PatientName.Family=X", "PatientName is no sequence"),
         ("RequestAttributesSequence=X", "is a sequence"),
         ("Rows=many", "Rows wants numbers"),
+        ("Rows=65536", "that a US can hold, not '65536'"),
+        ("SimpleFrameList=1\\99999999999", "that a UL can hold"),
+        ("SeriesNumber=*", "SeriesNumber wants numbers"),
+        ("PatientWeight=heavy", "PatientWeight wants numbers"),
         ("", "'' is no attribute"),
     ],
 )
