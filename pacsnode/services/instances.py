@@ -1,6 +1,6 @@
 """What a retrieval sends: instances as they are stored, or what the workers make of them (PS3.5 10)."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -8,7 +8,6 @@ from typing import Self
 from pacsnode.archive.locate import Located
 from pacsnode.archive.outgoing import ReadAhead
 from pacsnode.dicom.uid import UID
-from pacsnode.net.invoker import OutgoingData
 from pacsnode.pixels.pool import Transcoded
 from pacsnode.services.room import Room
 
@@ -49,7 +48,9 @@ class Instances:
         return self._archive.read(objects)
 
     @asynccontextmanager
-    async def made(self, located: Located, target: UID) -> AsyncIterator[tuple[OutgoingData, int]]:
+    async def made(
+        self, located: Located, target: UID
+    ) -> AsyncIterator[tuple[AsyncGenerator[memoryview, None], int]]:
         """A data set made for the time of the block, and its length in bytes.
 
         Raises OperationError, OSError.

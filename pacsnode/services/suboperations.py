@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,7 +16,6 @@ from pacsnode.dicom.uid import UID
 from pacsnode.dimse.status import DUPLICATE_SOP_INSTANCE, SUCCESS, is_warning
 from pacsnode.errors import AssociationAborted, OperationError, RemoteError
 from pacsnode.net.association import Timeouts
-from pacsnode.net.invoker import OutgoingData
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import ServiceUser
 from pacsnode.services.instances import Instances
@@ -253,25 +252,42 @@ class SubOperations:
                 except (OperationError, OSError) as error:
                     self.not_stored(located, str(error))
                     continue
+                if self._stopped:
+                    return
                 await self._store(user, context, located, data, size)
 
     async def _store(
-        self, user: ServiceUser, context: AcceptedContext, located: Located, data: OutgoingData, size: int
+        self,
+        user: ServiceUser,
+        context: AcceptedContext,
+        located: Located,
+        data: AsyncGenerator[memoryview, None],
+        size: int,
     ) -> None:
         """Store an object whose data set, as it goes, has `size` bytes."""
-        self.begun(located)
         origin = self._origin
+        leaving = self._leaving(located, data)
         try:
             reply = await user.c_store(
-                context, located.sop_instance, data, priority=origin.priority, originator=origin.move
+                context, located.sop_instance, leaving, priority=origin.priority, originator=origin.move
             )
         except RemoteError as error:
-            self.not_stored(located, str(error))
+            if located.sop_instance not in self._waiting:  # else it goes on the next association
+                self.not_stored(located, str(error))
             raise
         except OSError as error:  # in the middle of a large object: the message cannot be completed
             self.not_stored(located, f"its file cannot be read: {error.strerror}")
             raise AssociationAborted("an object could not be read to its end") from error
         self.answered(located, size, reply.status, reply.comment)
+
+    async def _leaving(
+        self, located: Located, data: AsyncGenerator[memoryview, None]
+    ) -> AsyncGenerator[memoryview, None]:
+        """The pieces of a data set, which has begun when the first is asked for: the request has left."""
+        self.begun(located)
+        async with aclosing(data):
+            async for piece in data:
+                yield piece
 
     # What is counted
 

@@ -338,6 +338,24 @@ async def test_an_object_at_which_the_destination_aborts_fails_alone(settings_of
     assert destination.sops == [item.sop for item in items]
 
 
+async def test_an_object_that_is_made_for_a_destination_fails_alone_too(settings_of: SettingsOf) -> None:
+    """It takes Implicit VR only; what was being made when it aborted is sent on the next association."""
+    items = study_of(9)
+
+    async def answer(received: Received) -> int:
+        return await (abort if received.sop == items[2].sop else success)(received)
+
+    takes = {CT_IMAGE: (IMPLICIT_VR_LE,)}
+    async with (
+        Destination(answer=answer, takes=takes) as destination,
+        node_with(settings_of, items, destination.address) as node,
+    ):
+        final = (await move(node))[-1]
+    assert (final.status, final.suboperations) == (WARNING, counted(8, failed=1))
+    assert failed_of(final) == [items[2].sop]
+    assert sorted(destination.sops) == sorted(item.sop for item in items)
+
+
 @pytest.mark.parametrize(
     ("status", "final_status", "counters"),
     [
