@@ -44,6 +44,7 @@ from pacsnode.ul.negotiation import ProposedContext
 from pacsnode.workflow.database import Row, Transaction
 from pacsnode.workflow.jobs import JSON, PRIORITIES, Job
 from pacsnode.workflow.rules import Selection, is_one_of
+from pacsnode.workflow.worklist_state import StepState
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -59,9 +60,10 @@ ISSUER_OF_PATIENT_ID: Final = 0x00100021
 NUMBER_OF_INSTANCES: Final = 0x00201208
 
 _ORDERS = """
-    SELECT id, patient_id, issuer_of_patient_id, modality, study_instance_uid FROM worklist_item
+    SELECT id, patient_id, issuer_of_patient_id, modality, study_instance_uid, state FROM worklist_item
     WHERE id > ? ORDER BY id LIMIT 500
 """
+_OPEN: Final = (StepState.SCHEDULED.value, StepState.IN_PROGRESS.value)
 _TO_FIND_WITH: Final = (
     "StudyInstanceUID",
     "StudyDate",
@@ -174,7 +176,8 @@ class Prefetching:
                 last = orders[-1]["id"]
                 async with self._room.workflow.database.transaction() as transaction:
                     for order in orders:
-                        await self._ordered(transaction, order)
+                        if order["state"] in _OPEN:  # a new rule meets all the orders there have been
+                            await self._ordered(transaction, order)
                     await transaction.execute(
                         "INSERT OR REPLACE INTO cursor (id, sequence) VALUES (2, ?)", (last,)
                     )

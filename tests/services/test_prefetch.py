@@ -177,6 +177,16 @@ async def test_an_order_fetches_before_the_patient_comes(tmp_path: Path) -> None
         assert await studies(node) == {PRIORS[71][0].study}
 
 
+async def test_orders_that_are_over_fetch_nothing(tmp_path: Path) -> None:
+    """A rule that is new meets all the orders that there have been."""
+    async with beside_an_archive(tmp_path, when="order", most=1) as node:
+        async with node.workflow.database.transaction() as transaction:
+            for number, state in enumerate(("COMPLETED", "CANCELLED", "EXPIRED", "DISCONTINUED"), 1):
+                await put_order(transaction, number, "CT", state)
+            await put_order(transaction, 5, "CT", "IN PROGRESS")
+        await all_done(node, ["prefetch", "retrieve"])
+
+
 async def test_a_reload_takes_over_rules(tmp_path: Path) -> None:
     async with beside_an_archive(tmp_path, calling_ae=["NOBODY"]) as node:
         await send_made(node.dimse_port, [NEW])
@@ -193,13 +203,13 @@ async def test_a_reload_takes_over_rules(tmp_path: Path) -> None:
         await all_done(node, ["prefetch", "retrieve"] * 2)
 
 
-async def put_order(transaction: object, number: int, modality: str) -> None:
+async def put_order(transaction: object, number: int, modality: str, state: str = "SCHEDULED") -> None:
     columns = await transaction.fetch("SELECT * FROM pragma_table_info('worklist_item')")  # type: ignore[attr-defined]
     values: dict[str, object] = {
         row["name"]: "" if row["type"] in ("TEXT", "") else 0 for row in columns if row["notnull"]
     }
     values |= {"id": number, "origin": f"o{number}", "patient_id": PATIENT, "modality": modality, "data": b""}
-    values["state"] = "SCHEDULED"
+    values["state"] = state
     names = ", ".join(values)
     places = ", ".join("?" * len(values))
     await transaction.execute(  # type: ignore[attr-defined]
