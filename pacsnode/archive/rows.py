@@ -60,7 +60,7 @@ class Parents:
 class InstanceRow:
     """One instance and, by reference, what it hangs from. From source_ae on: known when its file is written.
 
-    `stored_at` is in seconds since the epoch, `digest` is SHA-256 of the data set, `kept` is compressed.
+    `stored_at` is in seconds since the epoch, `digest` of the data set (files.digest), `kept` compressed.
     """
 
     parents: Parents

@@ -439,9 +439,7 @@ class Association:
             self._release_pending = False
             upper_layer.release_response(self._loop.time())
             self._transport.flush()
-            if (
-                upper_layer.has_ended
-            ):  # else a release collision: the peer owes A-RELEASE-RP, and has its time
+            if upper_layer.has_ended:  # else a collision: the peer owes A-RELEASE-RP, and has its time
                 self._end(None)
 
     def _end(self, failure: RemoteError | None) -> None:
