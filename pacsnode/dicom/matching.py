@@ -57,8 +57,10 @@ def predicate(key: Key, match_unknown: bool) -> Predicate:
         return lambda values: not any(values)
     tests = [_test_of(each) for each in single_keys(key)]
 
+    is_known = person_name_key if key.vr == "PN" else str  # `^^` names nobody, as no value at all
+
     def matches(values: Sequence[str]) -> bool:
-        known = [value for value in values if value]
+        known = [value for value in values if is_known(value)]
         return all(any(map(test, known)) for test in tests) if known else match_unknown
 
     return matches

@@ -137,7 +137,7 @@ async def uids(search: Search, query: Query) -> set[str]:
 
 STORED: dict[str, list[str | int]] = {
     "PatientName": [
-        "", "DOE^JOHN", "Doe^John^^", "DOE", "DOERING^JOHN", "doe^jane^m", "[A]b^c", "Abc^c", "100%",
+        "", "^^", " ^=", "DOE^JOHN", "Doe^John^^", "DOE", "DOERING^JOHN", "doe^jane^m", "[A]b^c", "Abc^c", "100%",
         "O'NEIL^J_",
         "Yamada^Tarou=山田^太郎=やまだ^たろう", "=山田^花子", "Hong^Gildong==홍^길동", "MÜLLER^JÖRG", "ax=yb",
     ],
@@ -254,6 +254,29 @@ async def test_date_and_time_are_one_when_negotiated(
         StudyDate="20060705-20060707",
         StudyTime="1000-1800",
     )
+    assert await uids(search, query) == found
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "found"),
+    [
+        ("20060705-20060707", "1200", {"1.2.2"}),  # a single time is met on each day
+        ("20060705-", "-1000", {"1.2.0", "1.2.1", "1.2.4", "1.2.6"}),
+        ("20060706", "1000-1800", {"1.2.2"}),
+        ("20060705-20060707", "1200-1200", {"1.2.2", "1.2.3", "1.2.4"}),
+    ],
+)
+async def test_only_ranges_of_the_same_form_are_one(
+    search: Search, rows: Rows, date: str, time: str, found: set[str]
+) -> None:
+    """PS3.4 C.2.2.2.5.4."""
+    moments = (
+        ("20060705", "0959"), ("20060705", "1000"), ("20060706", "1200"),
+        ("20060706", "2300"), ("20060707", "0300"), ("20060707", "1801"), ("20060708", "0900"),
+    )  # fmt: skip
+    rows.studies(*({"StudyDate": date, "StudyTime": time} for date, time in moments))
+    rows.connection.commit()
+    query = ask(Level.STUDY, combined=True, StudyInstanceUID="", StudyDate=date, StudyTime=time)
     assert await uids(search, query) == found
 
 
