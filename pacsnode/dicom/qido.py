@@ -26,7 +26,6 @@ from pacsnode.dicom.information_model import (
     Level,
 )
 from pacsnode.dicom.query import (
-    LITERAL,
     UNMATCHABLE_VRS,
     Key,
     Matching,
@@ -45,7 +44,6 @@ INSTANCE_UID: Final = 0x00080018
 REQUEST_ATTRIBUTES: Final = 0x00400275
 
 PARAMETERS_LIMIT: Final = 256
-EMPTY_VALUE: Final = '""'  # PS3.4 C.2.2.2.7
 _AMBIGUOUS: Final = {"US or SS": "US", "US or OW": "OW", "OB or OW": "OW", "US or SS or OW": "OW"}
 
 # PS3.18 Tables 10.6.3-3 to 10.6.3-5, with what viewers expect of everybody: descriptions, SOP classes.
@@ -134,6 +132,7 @@ class _Parameters:
     includes_all: bool = False
     fuzzy: bool = False
     empty: bool = False
+    multiple: bool = False
     paging: dict[str, int] = field(default_factory=dict)
     timezone: str = ""
     ignored: list[str] = field(default_factory=list)
@@ -158,7 +157,7 @@ def query_of_parameters(
             raise InvalidIdentifier(f"there are more than {PARAMETERS_LIMIT} query parameters")
         _take(found, name, value, resource.level)
     reading = _reading_of(found)
-    keys = {tag: _key(node, reading, found.empty) for tag, node in found.keys.items()}
+    keys = {tag: _key(node, reading) for tag, node in found.keys.items()}
     exhausted = not all(_narrow(keys, tag, uid) for tag, uid in path.items())
     asked = set(keys)
     for tag in _default_tags(resource, found.includes_all):
@@ -190,7 +189,7 @@ def _take(found: _Parameters, name: str, value: str, level: Level) -> None:
         case "emptyvaluematching":
             found.empty = _boolean(name, value)
         case "multiplevaluematching":
-            _boolean(name, value)  # several values are alternatives in any case (PS3.4 C.2.2.2.8)
+            found.multiple = _boolean(name, value)
         case "includefield":
             for part in filter(None, map(str.strip, value.split(","))):
                 _include(found, part, level)
@@ -315,20 +314,17 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def _reading_of(found: _Parameters) -> Reading:
-    if not found.timezone:
-        return Reading(found.fuzzy) if found.fuzzy else LITERAL
     try:
-        return Reading(found.fuzzy, temporal.offset_of(found.timezone))
+        timezone = temporal.offset_of(found.timezone) if found.timezone else None
     except ValueError as error:
         raise InvalidIdentifier(f"TimezoneOffsetFromUTC: {error}", (TIMEZONE_OFFSET_FROM_UTC,)) from None
+    return Reading(found.fuzzy, timezone, found.empty, found.multiple)
 
 
-def _key(node: _Node, reading: Reading, empty: bool) -> Key:
+def _key(node: _Node, reading: Reading) -> Key:
     if node.tag == REQUEST_ATTRIBUTES:
         for tag in _IN_REQUEST:
             node.items.setdefault(tag, _Node(tag, _vr(tag)))
-    if empty and node.text.strip() == EMPTY_VALUE:
-        return Key(node.tag, node.vr, Matching.EMPTY)
     key = key_of(node.requested(), reading)
     if key.tag in (STUDY_UID, SERIES_UID, INSTANCE_UID) and not all(map(is_uid, key.values)):
         raise InvalidIdentifier(f"{_name(key.tag)}: that is no UID", (key.tag,))

@@ -111,6 +111,19 @@ async def test_the_study_list_of_ohif(web: httpx.AsyncClient) -> None:
         ("StudyDate=20240529-&PatientName=Made*", {29, 30}),
         ("ModalitiesInStudy=MR%2CUS&StudyID=4&AccessionNumber=A4", {4}),
         ("StudyDate=20240504&StudyTime=1000-1100", {4}),
+        ("ModalitiesInStudy=MR%5CUS&StudyID=4&AccessionNumber=A4&multiplevaluematching=false", {4}),
+        ("ModalitiesInStudy=MR%5CUS&StudyID=4&AccessionNumber=A4&multiplevaluematching=true", set()),
+        ("ModalitiesInStudy=MR%2CCT&StudyID=4&AccessionNumber=A4&multiplevaluematching=true", {4}),
+        (
+            "RequestAttributesSequence.RequestedProcedureID=%22%22&RequestAttributesSequence."
+            "ScheduledProcedureStepID=S4&emptyvaluematching=true",
+            set(),
+        ),
+        (
+            "RequestAttributesSequence.RequestedProcedureDescription=%22%22&RequestAttributesSequence."
+            "ScheduledProcedureStepID=S4&emptyvaluematching=true",
+            {4},
+        ),
         ("RequestAttributesSequence.RequestedProcedureID=R2.1", {2}),
         ("00400275.00400009=S3", {3}),
     ],
