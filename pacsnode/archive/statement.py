@@ -197,12 +197,8 @@ def _combined_pairs(query: Query) -> Iterator[tuple[int, tuple[Key, Key]]]:
     keys = {key.tag: key for key in query.keys if key.matching is Matching.RANGE and len(key.ranges) == 1}
     for date_tag, time_tag in _PAIRS:
         date, time = keys.get(date_tag), keys.get(time_tag)
-        if date is not None and time is not None and _form(date) == _form(time):
+        if date is not None and time is not None and date.ranges[0].form == time.ranges[0].form:
             yield time_tag, (time, date)
-
-
-def _form(key: Key) -> tuple[bool, bool]:
-    return key.ranges[0].low is None, key.ranges[0].high is None
 
 
 def _add_combined(conditions: _Conditions, date: Key, time: Key, match_unknown: bool) -> None:

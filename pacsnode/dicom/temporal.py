@@ -8,7 +8,7 @@ Offsets from UTC are in minutes, as Timezone Offset From UTC (0008,0201) tells t
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -16,10 +16,19 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Both ends inclusive; None is open."""
+    """Both ends inclusive; None is open. `is_value`: it is what a single value can mean, not two ends."""
 
     low: str | None
     high: str | None
+    is_value: bool = field(default=False, compare=False)
+
+    @property
+    def form(self) -> tuple[bool, bool, bool]:
+        """What a date and a time have in common that are matched as one (PS3.4 C.2.2.2.5.4).
+
+        A single time is no end of a range of days: it is met on each of them.
+        """
+        return self.low is None, self.high is None, self.is_value
 
     def __contains__(self, key: str) -> bool:
         return (self.low is None or key >= self.low) and (self.high is None or key <= self.high)
@@ -162,7 +171,7 @@ def _range(text: str, span: Callable[[str], tuple[str, str]], split_at: int | No
     if split_at is None:
         split_at = plain.find("-")
     if split_at < 0:
-        return Range(*span(plain))
+        return Range(*span(plain), is_value=True)
     low, high = plain[:split_at], plain[split_at + 1 :]
     if not low and not high:
         raise ValueError("a range without ends")

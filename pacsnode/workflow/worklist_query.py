@@ -131,7 +131,9 @@ def _combined(requested: Iterable[RequestedKey], keys: Iterable[Key]) -> tuple[K
         return None
     step = step_keys(keys)
     date, time = step[START_DATE], step[START_TIME]
-    return (date, time) if len(date.ranges) == len(time.ranges) == 1 else None
+    if not len(date.ranges) == len(time.ranges) == 1 or date.ranges[0].form != time.ranges[0].form:
+        return None
+    return date, time
 
 
 def _with_any_start(step: Key) -> Key:

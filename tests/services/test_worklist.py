@@ -153,6 +153,7 @@ async def test_matching(scu: Scu, keys: dict[str, object], numbers: str) -> None
         ("-20260107", "-1800", "123"),
         ("20260105-20260105", "0900-0959", ""),
         ("20260105-20260107", "1000", "12"),  # a single time is one on each day
+        ("20260106-", "-0730", "3"),  # ranges of two forms are two
     ],
 )
 async def test_start_date_and_time_are_one_range(scu: Scu, date: str, time: str, numbers: str) -> None:
