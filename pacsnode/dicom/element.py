@@ -95,6 +95,10 @@ class DataSet:
             return ""
         return self._coded.text(raw, vr) if isinstance(raw, bytes) else str(raw)
 
+    def is_empty(self, tag: int) -> bool:
+        """Whether an element has no value; of a sequence, no item."""
+        return not self._dataset.get_item(tag, keep_deferred=True).value
+
     def items(self, tag: int) -> Iterator[DataSet]:
         """The items of a sequence; none when it is absent."""
         element = self._converted(tag) if tag in self._dataset else None

@@ -68,12 +68,30 @@ def _requested(data_set: DataSet, depth: int) -> tuple[RequestedKey, ...]:
 
 
 def _requested_key(data_set: DataSet, tag: int, depth: int) -> RequestedKey:
-    vr = data_set.vr_of(tag)
+    """A key with the VR its attribute has: some peers write another one, and would be misunderstood."""
+    encoded = data_set.vr_of(tag)
+    vr = _own_vr(tag, encoded)
+    if "SQ" not in (vr, encoded):
+        read_as = vr if encoded in BINARY_VRS else encoded
+        return RequestedKey(tag, vr, "" if read_as in BINARY_VRS else data_set.text(tag, read_as))
+    if vr != encoded and not data_set.is_empty(tag):
+        raise InvalidIdentifier(
+            f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is encoded as {encoded}, not {vr}", (tag,)
+        )
     if vr != "SQ":
-        return RequestedKey(tag, vr, "" if vr in BINARY_VRS else data_set.text(tag, vr))
+        return RequestedKey(tag, vr)
     if depth >= MAX_DEPTH:
         raise InvalidIdentifier("sequences are nested too deep", (tag,))
     return RequestedKey(tag, vr, items=tuple(_requested(item, depth + 1) for item in data_set.items(tag)))
+
+
+def _own_vr(tag: int, encoded: str) -> str:
+    """The VR of an attribute by PS3.6; as encoded where that leaves a choice, or does not know it."""
+    try:
+        vr = dictionary_VR(tag)
+    except KeyError:
+        return encoded
+    return vr if len(vr) == 2 else encoded
 
 
 @cache

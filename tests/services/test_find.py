@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 import structlog
 from pydicom import Dataset, Sequence
+from pydicom.datadict import dictionary_VR
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
@@ -292,6 +293,49 @@ async def test_identifier_against_the_rules_is_refused_with_its_element(
     with pytest.raises(InvalidIdentifier) as caught:
         await scu.find(level, **keys)
     assert caught.value.offending == (offending,)
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [
+        (0x00100010, "LO", "yamada*"),
+        (0x00100010, "OB", b"YAMADA^*"),
+        (0x00081032, "LO", ""),
+        (0x00201208, "UL", 3),
+        (0x00080020, "LO", "20240101-20240110"),
+        (0x00080020, "SQ", []),
+    ],
+)
+async def test_a_key_has_the_vr_of_its_attribute_however_it_is_encoded(
+    scu: Scu, tag: int, vr: str, value: object
+) -> None:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "STUDY"
+    identifier.PatientID = ""
+    identifier.add_new(tag, vr, value)
+    right = Dataset()
+    right.update(identifier)
+    text = value.decode() if isinstance(value, bytes) else str(value or "")
+    right.add_new(tag, dictionary_VR(tag), [] if tag == 0x00081032 else text)
+    answers = [answer for _, answer in await scu.send(identifier)]
+    assert answers == [answer for _, answer in await scu.send(right)]
+    assert answers
+    assert dictionary_VR(tag) == answers[0][tag].VR
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [(0x00100010, "SQ", [Dataset()]), (0x00081032, "LO", "P1"), (0x0020000D, "SQ", [Dataset()])],
+)
+async def test_sequences_and_values_are_not_taken_for_each_other(
+    scu: Scu, tag: int, vr: str, value: object
+) -> None:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "STUDY"
+    identifier.add_new(tag, vr, value)
+    with pytest.raises(InvalidIdentifier, match="is encoded as") as caught:
+        await scu.send(identifier)
+    assert caught.value.offending == (tag,)
 
 
 async def test_unreadable_identifier_is_not_understood(scu: Scu) -> None:
