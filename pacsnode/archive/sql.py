@@ -43,6 +43,7 @@ from pacsnode.archive.schema import (
 )
 from pacsnode.dicom.information_model import Level
 
+UNIONS: Final = 250  # SELECTs of one statement; SQLite takes 500 of them
 SHAPES_KEPT: Final = 512  # statements; every client has a handful of shapes
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
@@ -84,7 +85,7 @@ def _condition(
     Where they are all there is, each is looked up for itself: SQLite would try all of them on every row that
     one has found, and take names apart for it. Beside other conditions that could find too much.
     """
-    alone = len(plan.conditions) == 1 and len(terms) > 1
+    alone = len(plan.conditions) == 1 and 1 < len(terms) <= UNIONS
     if not alone or not _INDEXED.issuperset(term.operator for term in terms):
         return or_(*(_expression(term, names) for term in terms))
     looked_up = [_looked_up(term, names) for term in terms]

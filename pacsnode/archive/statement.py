@@ -22,7 +22,9 @@ from pacsnode.dicom.information_model import (
 from pacsnode.dicom.matching import glob, number, single_keys
 from pacsnode.dicom.query import NUMBER_VRS, Key, Matching, Query
 from pacsnode.dicom.temporal import Range, days_around
+from pacsnode.errors import InvalidIdentifier
 
+_MOST_TERMS: Final = 900  # of one key; SQLite takes an OR of 1,000
 _PADDED_DIGITS: Final = 6  # Series and Instance Numbers with leading zeros are met up to this length
 _ZONES_APART: Final = 2  # days at most between two clocks: from -12:00 to +14:00 are 26 hours
 
@@ -50,7 +52,10 @@ class _Conditions:
 
 
 def plan_for(query: Query) -> BoundPlan:
-    """The plan that finds the matches of `query` or, where keys are left over, few more."""
+    """The plan that finds the matches of `query` or, where keys are left over, few more.
+
+    Raises InvalidIdentifier where a key is too much for one statement.
+    """
     conditions = _Conditions()
     columns: list[str] = []
     residual: list[tuple[int, Key]] = []
@@ -88,7 +93,11 @@ def _add_conditions(query: Query, conditions: _Conditions) -> None:
             conditions.add(_around(attribute, key, unknown))
         elif key.tag not in combined:
             for each in single_keys(key):
-                conditions.add(_alternatives(attribute, each, unknown))
+                alternatives = _alternatives(attribute, each, unknown)
+                if len(alternatives) > _MOST_TERMS:
+                    reason = f"{attribute.keyword} has more values than can be looked for at once"
+                    raise InvalidIdentifier(reason, (key.tag,))
+                conditions.add(alternatives)
     for time, date in combined.values():
         if not _is_zoned(time):
             _add_combined(conditions, date, time, query.match_unknown)

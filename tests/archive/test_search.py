@@ -27,7 +27,7 @@ from pacsnode.dicom.information_model import ATTRIBUTES, Attribute, InformationM
 from pacsnode.dicom.matching import predicate
 from pacsnode.dicom.query import LITERAL, Query, QueryOptions, Reading, RequestedKey, key_of, query_of
 from pacsnode.dicom.text import person_name_key
-from pacsnode.errors import ArchiveError, OutOfResources
+from pacsnode.errors import ArchiveError, InvalidIdentifier, OutOfResources
 
 BY_KEYWORD = {attribute.keyword: attribute for attribute in ATTRIBUTES}
 PROTOCOL_NAME_OF_HEADER = RequestedKey(0x00321060, "LO")  # Requested Procedure Description: no column
@@ -137,8 +137,8 @@ async def uids(search: Search, query: Query) -> set[str]:
 
 STORED: dict[str, list[str | int]] = {
     "PatientName": [
-        "", "^^", " ^=", "DOE^JOHN", "Doe^John^^", "DOE", "DOERING^JOHN", "doe^jane^m", "[A]b^c", "Abc^c", "100%",
-        "O'NEIL^J_",
+        "", "^^", " ^=", "DOE^JOHN", "Doe^John^^", "DOE", "DOERING^JOHN", "doe^jane^m", "[A]b^c", "Abc^c",
+        "100%", "O'NEIL^J_",
         "Yamada^Tarou=山田^太郎=やまだ^たろう", "=山田^花子", "Hong^Gildong==홍^길동", "MÜLLER^JÖRG", "ax=yb",
     ],
     "OtherPatientNames": ["", "DOE^JOHN\\ROE^JANE", "ROE^J", "AB^C\\D"],
@@ -232,6 +232,23 @@ async def test_list_of_uids_may_be_long(search: Search, rows: Rows) -> None:
     rows.connection.commit()
     asked = "\\".join(f"1.2.{n}" for n in range(3, 40_000))
     assert await uids(search, ask(Level.STUDY, StudyInstanceUID=asked)) == {"1.2.3", "1.2.4"}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "many"),
+    [("PatientName", "DOE^{}", 250), ("OtherPatientIDs", "P{}", 800), ("StudyDate", "19{:06}-", 800)],
+)
+async def test_a_key_may_have_many_values_but_not_any_number(
+    search: Search, rows: Rows, keyword: str, value: str, many: int
+) -> None:
+    rows.studies({keyword: value.format(7).rstrip("-")}, {keyword: "20240101"})
+    rows.connection.commit()
+    asked = [value.format(n) for n in range(2000)]
+    query = ask(Level.STUDY, match_unknown=False, StudyInstanceUID="", **{keyword: "\\".join(asked[:many])})
+    assert "1.2.0" in await uids(search, query)
+    query = ask(Level.STUDY, StudyInstanceUID="", **{keyword: "\\".join(asked)})
+    with pytest.raises(InvalidIdentifier, match=f"{keyword} has more values"):
+        await uids(search, query)
 
 
 @pytest.mark.parametrize(
