@@ -301,7 +301,7 @@ class ResponseEncoder:
 
     def _encode_any(self, values: Sequence[RowValue]) -> bytes:
         """Sequences, long values, text that is not ASCII."""
-        charset, _ = charset_for(_texts(self._keys, values), self._charset)
+        charset = _charset_of(self._keys, values, self._charset)
         parts = [self._writer.element(SPECIFIC_CHARACTER_SET, "CS", charset, "")] if charset else []
         for between, (tag, vr), value in zip(self._between, self._keys, values, strict=False):
             parts += (between, self._writer.element(tag, vr, value, charset))
@@ -309,11 +309,18 @@ class ResponseEncoder:
         return b"".join(parts)
 
 
-def _texts(keys: Sequence[tuple[int, str]], values: Sequence[RowValue]) -> Iterator[str]:
-    """All text whose encoding depends on Specific Character Set."""
+def _charset_of(keys: Sequence[tuple[int, str]], values: Sequence[RowValue], requested: str) -> str:
+    """The Specific Character Set that all text is written in; the `requested` one where that is possible."""
+    texts = list(_texts(keys, values))
+    names = (text for vr, text in texts if vr == "PN")
+    return charset_for((text for _, text in texts), requested, names)[0]
+
+
+def _texts(keys: Sequence[tuple[int, str]], values: Sequence[RowValue]) -> Iterator[tuple[str, str]]:
+    """All text whose encoding depends on Specific Character Set, with its VR."""
     for (_, vr), value in zip(keys, values, strict=True):
         if isinstance(value, str) and vr in CODED_VRS:
-            yield value
+            yield vr, value
         elif isinstance(value, tuple):
             for item in value:
                 yield from _texts([(tag, vr) for tag, vr, _ in item], [element.value for element in item])
@@ -325,7 +332,7 @@ def encode_item(elements: Item, encoding: Encoding, requested: str = "") -> byte
     Its Specific Character Set is the `requested` one where that can carry all text, none where all is ASCII.
     """
     tags = [(element.tag, element.vr) for element in elements]
-    charset, _ = charset_for(_texts(tags, [element.value for element in elements]), requested)
+    charset = _charset_of(tags, [element.value for element in elements], requested)
     found = [element for element in elements if element.tag != SPECIFIC_CHARACTER_SET]
     if charset:
         found.append(Element(SPECIFIC_CHARACTER_SET, "CS", charset))

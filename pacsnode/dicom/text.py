@@ -133,17 +133,21 @@ def decoder(raw: bytes | None) -> Decoder:
     return Decoder(element.codec if element else _UNDECLARED, extensible=True)
 
 
-def charset_for(texts: Iterable[str], requested: str = "") -> tuple[str, str | None]:
+def charset_for(
+    texts: Iterable[str], requested: str = "", names: Iterable[str] = ()
+) -> tuple[str, str | None]:
     """The Specific Character Set to answer in, and the Python codec that writes it.
 
     None ("") when all is ASCII; the requestor's when it can carry everything; else UTF-8, which every reader
     of non-ASCII text knows. The codec is None when code extensions are needed: then `encode` writes it.
+    `names` are the person names among the texts: their first component group has to do with the characters
+    of value 1, without escape sequences (PS3.5 6.2.1.2).
     """
     joined = "".join(texts)
     if joined.isascii():
         return "", _ASCII
     writer = _writer(requested)
-    if writer is not None and writer.can_write(joined):
+    if writer is not None and writer.can_write(joined) and all(map(writer.can_write_name, names)):
         return requested, writer.codec
     return _UTF_8, "utf_8"
 
@@ -198,6 +202,14 @@ class _Writer:
         except UnicodeEncodeError:
             return False
         return True
+
+    def can_write_name(self, name: str) -> bool:
+        """Whether the first component group of a name, or of several, needs no escape sequence."""
+        if self.codec is not None:
+            return True
+        characters = {character for value in name.split("\\") for character in value.partition("=")[0]}
+        own = self.g1
+        return all(c < "\x80" or (own is not None and _encoded(c, own)) for c in characters)
 
     def encode(self, text: str, vr: str) -> bytes:
         """Encode with the initial state restored before each delimiter (PS3.5 6.1.2.5.3)."""

@@ -199,6 +199,27 @@ def test_the_requestors_character_set_is_answered_when_it_can_carry_all(
     assert charset_for(iter(texts), requested) == chosen
 
 
+@pytest.mark.parametrize(
+    ("name", "requested", "fits"),
+    [
+        ("Yamada^Tarou=山田^太郎", JAPANESE, True),
+        ("=山田", JAPANESE, True),
+        ("山田^太郎", JAPANESE, False),
+        ("ﾔﾏﾀﾞ=山田", r"ISO 2022 IR 13\ISO 2022 IR 87", True),
+        ("Doe=\\山田", JAPANESE, False),  # the second of two names
+        ("Müller^Жук", r"ISO 2022 IR 100\ISO 2022 IR 144", False),
+        ("Müller=Жук", r"ISO 2022 IR 100\ISO 2022 IR 144", True),
+        ("山田", "GB18030", True),
+    ],
+)
+def test_an_alphabetic_name_has_no_escape_sequences(name: str, requested: str, fits: bool) -> None:
+    """PS3.5 6.2.1.2."""
+    assert charset_for([name], requested)[0] == requested
+    chosen, _ = charset_for([name], requested, [name])
+    assert chosen == (requested if fits else "ISO_IR 192")
+    assert b"\x1b" not in encode(name, chosen, "PN").partition(b"=")[0]
+
+
 @given(st.lists(st.text(max_size=10), max_size=3), st.lists(st.sampled_from(TERMS), max_size=3))
 def test_the_chosen_character_set_loses_nothing(texts: list[str], terms: list[str]) -> None:
     _, codec = charset_for(texts, "\\".join(terms))
