@@ -8,7 +8,8 @@ generator ends the statement.
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, Generic, TypeVar, cast
 
 from pacsnode.archive.kept import restored
@@ -16,10 +17,10 @@ from pacsnode.archive.plan import BoundPlan
 from pacsnode.archive.readers import Reader, Readers
 from pacsnode.archive.sql import sql_of
 from pacsnode.archive.statement import plan_for
-from pacsnode.archive.zones import ZonedRows
-from pacsnode.dicom.element import KeyReader, Value, read_keys, split_values
+from pacsnode.archive.zones import PairTest, ZonedRows, combined_test
+from pacsnode.dicom.element import KeyReader, Value, partner_of, read_keys, split_values
 from pacsnode.dicom.matching import predicate
-from pacsnode.dicom.query import Query
+from pacsnode.dicom.query import Key, Matching, Query
 from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.errors import OutOfResources
 
@@ -162,7 +163,11 @@ def _match_reader(query: Query, bound: BoundPlan) -> Callable[[_Row], Match | No
     """The match that a row is, once what SQL cannot decide is decided; None of a row that is none."""
     zoned = ZonedRows(bound.zoned, query.match_unknown) if bound.zoned else None
     tests = [(position, key.vr, predicate(key, query.match_unknown)) for position, key in bound.residual]
-    readers = [KeyReader(key, query.match_unknown) for key in bound.header_keys]
+    header_keys = list(bound.header_keys)
+    pairs = list(_combined(header_keys, query.match_unknown)) if query.combined_date_time else []
+    for _, n, _ in pairs:  # a time is decided with its date
+        header_keys[n] = replace(header_keys[n], matching=Matching.UNIVERSAL, ranges=())
+    readers = [KeyReader(key, query.match_unknown) for key in header_keys]
     from_header = [key.attribute is None for key in query.keys]
     n_columns = len(bound.plan.columns)
 
@@ -177,12 +182,29 @@ def _match_reader(query: Query, bound: BoundPlan) -> Callable[[_Row], Match | No
         if not readers:
             return columns
         found = _read_header(row[n_columns], row[n_columns + 1], readers)
-        if found is None:
+        if found is None or not all(_is_met(test, found[day], found[moment]) for day, moment, test in pairs):
             return None
         next_column, next_found = iter(columns), iter(found)
         return tuple(next(next_found if header else next_column) for header in from_header)
 
     return read
+
+
+def _combined(keys: Sequence[Key], match_unknown: bool) -> Iterator[tuple[int, int, PairTest]]:
+    """Positions of the dates and times that are one range of moments (PS3.4 C.2.2.2.5.4), and their test."""
+    ranges = {
+        key.tag: n for n, key in enumerate(keys) if key.matching is Matching.RANGE and len(key.ranges) == 1
+    }
+    for tag, n in ranges.items():
+        partner = ranges.get(partner_of(tag) or 0) if keys[n].vr == "DA" else None
+        if partner is not None and keys[n].ranges[0].form == keys[partner].ranges[0].form:
+            yield n, partner, combined_test(keys[n], keys[partner], match_unknown)
+
+
+def _is_met(test: PairTest, dates: Value, times: Value) -> bool:
+    """Whether any of the moments of an attribute and its partner is wanted."""
+    moments = zip(str(dates).split("\\"), str(times).split("\\"), strict=False)
+    return any(test(*moment) for moment in moments)
 
 
 def _read_header(

@@ -15,7 +15,7 @@ from pacsnode.dicom.query import Key
 
 Cell = TypeVar("Cell")
 
-_PairTest = Callable[[str, str], bool]
+PairTest = Callable[[str, str], bool]
 
 
 class ZonedRows:
@@ -38,7 +38,7 @@ class ZonedRows:
         return tuple(cells)
 
 
-def _pair_test(pair: ZonedPair, match_unknown: bool) -> _PairTest:
+def _pair_test(pair: ZonedPair, match_unknown: bool) -> PairTest:
     if pair.combined and pair.date_key is not None and pair.time_key is not None:
         return combined_test(pair.date_key, pair.time_key, match_unknown)
     tests = [predicate(key, match_unknown) if key else None for key in (pair.date_key, pair.time_key)]
@@ -49,7 +49,7 @@ def _pair_test(pair: ZonedPair, match_unknown: bool) -> _PairTest:
     return matches
 
 
-def combined_test(date_key: Key, time_key: Key, match_unknown: bool) -> _PairTest:
+def combined_test(date_key: Key, time_key: Key, match_unknown: bool) -> PairTest:
     """Both ranges as one range of moments; a date without its time is unknown (PS3.4 C.5.1.1, K.6.1.2.2)."""
     on_date = predicate(date_key, match_unknown)
     days, times = date_key.ranges[0], time_key.ranges[0]

@@ -297,6 +297,31 @@ async def test_only_ranges_of_the_same_form_are_one(
     assert await uids(search, query) == found
 
 
+@pytest.mark.parametrize(("combined", "found"), [(False, {1, 5}), (True, {1, 2, 3, 5})])
+async def test_date_and_time_of_the_kept_header_are_one_too(
+    search: Search, rows: Rows, combined: bool, found: set[int]
+) -> None:
+    """Performed Procedure Step End Date and Time are no columns."""
+    moments = [
+        ("20060705", "0959"), ("20060705", "1000"), ("20060706", "2300"), ("20060707", "0300"),
+        ("20060707", "1801"), ("20060706", ""),
+    ]  # fmt: skip
+    for number, (date, time) in enumerate(moments):
+        header = Dataset()
+        header.PerformedProcedureStepEndDate, header.PerformedProcedureStepEndTime = date, time
+        study = rows.add(Level.STUDY, rows.add(Level.PATIENT), StudyInstanceUID=f"1.2.{number}")
+        series = rows.add(Level.SERIES, study, SeriesInstanceUID=f"1.3.{number}")
+        rows.add_header(rows.add(Level.IMAGE, series, SOPInstanceUID=f"1.4.{number}"), header)
+    rows.connection.commit()
+    ends = [
+        RequestedKey(0x00400250, "DA", "20060705-20060707"),
+        RequestedKey(0x00400251, "TM", "1000-1800"),
+    ]
+    query = ask(Level.SERIES, *ends, combined=combined, SeriesInstanceUID="")
+    position = [key.tag for key in query.keys].index(0x0020000E)
+    assert {str(match[position]) for match in await find(search, query)} == {f"1.3.{n}" for n in found}
+
+
 # Clocks (PS3.4 C.2.2.2.1.3)
 
 CLOCKS = (
