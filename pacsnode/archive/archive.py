@@ -21,8 +21,9 @@ from pacsnode.archive.aliases import Alias, Aliases
 from pacsnode.archive.changes import Changes
 from pacsnode.archive.counting import count
 from pacsnode.archive.derived import Derived
-from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock
+from pacsnode.archive.files import Layout
 from pacsnode.archive.frames import Frames, FramesAhead
+from pacsnode.archive.incoming_file import IncomingFile
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.instance import Arrival, IncomingInstance, IncomingRequest, Intake, Outcome, Stored
 from pacsnode.archive.integrity import Condition, Inspector, Reference
@@ -37,6 +38,7 @@ from pacsnode.archive.outgoing import Pieces, ReadAhead, file_of, in_file, missi
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.reconcile import Progress, Rebuilt, Verification
 from pacsnode.archive.recovery import Recovered, recover
+from pacsnode.archive.root import FreeSpace, Lock
 from pacsnode.archive.rows import RowBuilder
 from pacsnode.archive.schema import migrate, remedy_for
 from pacsnode.archive.scribe import Scribe
@@ -63,7 +65,7 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True)
 class ArchiveOptions:
-    """The settings of [storage], see config.py; `reserve` in bytes."""
+    """The settings of [storage], see config/sections.py; `reserve` in bytes."""
 
     sync: str = "file"
     duplicates: str = "keep"

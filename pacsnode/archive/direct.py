@@ -2,7 +2,7 @@
 
 An object of hundreds of MB through the page cache costs the processor a copy into pages that the kernel must
 first find and clear, and leaves all of it to the last sync; past it the disk takes the bytes from one buffer
-that is used again and again. What fits in one write is better off with the page cache: see files.py.
+that is used again and again. What fits in one write is better off with the page cache: see incoming_file.py.
 Direct writes want memory,
 offset and length in whole blocks, so what is left of a block waits for the next write, and the last one is
 padded and the file cut to its length.

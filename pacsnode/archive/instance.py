@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from pacsnode.archive.direct import Buffer
 from pacsnode.archive.durability import Durability
-from pacsnode.archive.files import IncomingFile, Layout, digest
+from pacsnode.archive.files import Layout, digest
+from pacsnode.archive.incoming_file import IncomingFile
 from pacsnode.archive.kept import compressed
 from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.archive.workers import Workers

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from pacsnode.archive import derived
-from pacsnode.archive.files import Layout, Lock, digest
+from pacsnode.archive.files import Layout, digest
 from pacsnode.archive.index import Index, connect
 from pacsnode.archive.journal_frames import Record, segments
 from pacsnode.archive.recovery import journaled, recover, restore
+from pacsnode.archive.root import Lock
 from pacsnode.archive.rows import InstanceRow, RowBuilder
 from pacsnode.archive.schema import migrate
 from pacsnode.archive.stored_file import Unreadable, mapped, row_of_file

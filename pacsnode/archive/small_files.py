@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from pacsnode.archive.files import IncomingFile, Layout
+from pacsnode.archive.files import Layout
+from pacsnode.archive.incoming_file import IncomingFile
 from pacsnode.archive.judge import Verdict
 
 log = structlog.get_logger()

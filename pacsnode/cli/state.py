@@ -42,7 +42,7 @@ async def opened(root: Path) -> AsyncIterator["Database"]:
 
 def is_in_use(root: Path) -> bool:
     """Whether a node runs on a data root."""
-    from pacsnode.archive.files import Lock
+    from pacsnode.archive.root import Lock
     from pacsnode.errors import ArchiveError
 
     lock = Lock(root)

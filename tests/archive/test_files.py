@@ -1,4 +1,4 @@
-"""archive.files: writing, names, the lock, free space (PS3.10 7)."""
+"""archive.files, incoming_file and root: writing, names, the lock, free space (PS3.10 7)."""
 
 import errno
 import os
@@ -8,7 +8,9 @@ import pytest
 import xxhash
 
 from pacsnode.archive import files
-from pacsnode.archive.files import FreeSpace, IncomingFile, Layout, Lock, write_all
+from pacsnode.archive.files import Layout, write_all
+from pacsnode.archive.incoming_file import IncomingFile
+from pacsnode.archive.root import FreeSpace, Lock
 from pacsnode.errors import ArchiveError, OutOfResources
 
 
