@@ -1,0 +1,79 @@
+"""The settings: one pydantic model per section of the TOML file. Imports `dicom` and `errors` only.
+
+    values      what the value of a setting may be
+    sections    the tables of the file, `peer` an entry of [peers]
+    settings    all of them together, and the table of settings
+    loading     the layers laid over each other
+
+Four layers, the later one wins, key by key: the defaults, the file, the environment, the flags of
+`pacsnode serve`. They are laid over each other here, so that an error can say where the value came from.
+The models are the one table of settings: conf/pacsnode.toml, docs/configuration.md and the names of the
+environment variables are made from them or tested against them (tests/test_docs.py).
+"""
+
+from pacsnode.config.loading import load, peer_values
+from pacsnode.config.peer import Peer
+from pacsnode.config.sections import (
+    Availability,
+    Commitment,
+    Dimse,
+    Forward,
+    Hl7,
+    Jobs,
+    Log,
+    Mpps,
+    Node,
+    Prefetch,
+    Query,
+    Storage,
+    Transcoding,
+    Web,
+    Workflow,
+    Worklist,
+)
+from pacsnode.config.settings import (
+    PEERS_VARIABLE,
+    RELOADABLE,
+    SHORT_NAMES,
+    Changes,
+    Key,
+    Setting,
+    Settings,
+    Values,
+    changes,
+    settings_table,
+    titles_called,
+)
+
+__all__ = [
+    "PEERS_VARIABLE",
+    "RELOADABLE",
+    "SHORT_NAMES",
+    "Availability",
+    "Changes",
+    "Commitment",
+    "Dimse",
+    "Forward",
+    "Hl7",
+    "Jobs",
+    "Key",
+    "Log",
+    "Mpps",
+    "Node",
+    "Peer",
+    "Prefetch",
+    "Query",
+    "Setting",
+    "Settings",
+    "Storage",
+    "Transcoding",
+    "Values",
+    "Web",
+    "Workflow",
+    "Worklist",
+    "changes",
+    "load",
+    "peer_values",
+    "settings_table",
+    "titles_called",
+]
