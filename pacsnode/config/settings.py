@@ -147,11 +147,13 @@ def changes(old: Settings, new: Settings) -> Changes:
 
 
 def sections_of_settings() -> dict[str, type[BaseModel]]:
+    """The models of the tables, by name."""
     fields = Settings.model_fields.items()
     return {name: row.annotation for name, row in fields if isinstance(row.annotation, type)}
 
 
 def allowed_of(row: FieldInfo) -> str:
+    """What a value may be, in words."""
     notes = [note.text for note in row.metadata if isinstance(note, Allowed)]
     return notes[-1] if notes else ""  # what is said last is the closest
 
