@@ -135,7 +135,7 @@ async def test_a_complete_series_goes_once_and_what_comes_later_goes_alone(setti
         forwarding(settings_of, destination.address, when="series-complete") as node,
     ):
         await store(node, first)
-        assert (await ends(node, State.GATHERING)).items == 2
+        await eventually_true(partial(has_gathered, node, 2), "both are noted")
         assert destination.sops == []
         await arrives(destination, first)
         await store(node, later)
