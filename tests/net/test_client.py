@@ -111,7 +111,7 @@ async def test_compressed_pixels_without_their_transfer_syntax_are_refused(node:
             await archive.store(data_set)
 
 
-async def test_operations_run_at_once_and_a_query_that_is_left_is_cancelled(node: Node) -> None:
+async def test_operations_run_at_once_and_after_a_query_that_was_left(node: Node) -> None:
     await send_made(node.dimse_port, [made(number, study=number) for number in range(1, 30)])
     async with client(address(node), sop_classes=ALL) as archive:
         async with aclosing(archive.find(STUDY_ROOT_FIND, "STUDY", StudyInstanceUID="")) as matches:

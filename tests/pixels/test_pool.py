@@ -158,10 +158,11 @@ async def test_a_worker_killed_in_the_middle_costs_one_object(
 async def test_a_worker_killed_while_idle_costs_nothing(
     transcoder: Transcoder, report: tuple[Path, int, UID]
 ) -> None:
-    await transcoder.transcode(*report, IMPLICIT_VR_LE)
+    before = await transcoder.transcode(*report, IMPLICIT_VR_LE)
     (victim,) = await workers_of_this_process()
     os.kill(victim, signal.SIGKILL)
-    await transcoder.transcode(*report, IMPLICIT_VR_LE)
+    after = await transcoder.transcode(*report, IMPLICIT_VR_LE)
+    assert after.path.read_bytes() == before.path.read_bytes()
 
 
 async def test_an_object_that_takes_too_long_fails_alone(

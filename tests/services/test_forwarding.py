@@ -314,6 +314,8 @@ async def test_several_rules_and_destinations_are_jobs_of_their_own(settings_of:
             await store(node, items)
             await arrives(one, items)
             await arrives(other, items)
+            jobs = await node.workflow.jobs.all()
+            assert {job.peer for job in jobs} == {"ONE", "OTHER", "AWAY"}
 
 
 async def test_a_reload_takes_over_rules(settings_of: SettingsOf) -> None:
