@@ -24,8 +24,8 @@ from pacsnode.errors import ConfigurationError
 from pacsnode.hl7.listener import Hl7Listener
 from pacsnode.log import configure, set_level
 from pacsnode.net.acceptor import CONNECTIONS_PER_ASSOCIATION, Acceptor, AcceptorOptions
-from pacsnode.net.association import timeouts_of
 from pacsnode.net.service import ServiceRegistry
+from pacsnode.net.timeouts import timeouts_of
 from pacsnode.net.transport import reason_of
 from pacsnode.notify import ServiceManager
 from pacsnode.pixels.pool import Transcoder, TranscoderOptions

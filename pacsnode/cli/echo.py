@@ -9,7 +9,7 @@ from pacsnode.cli.options import CallingTitle, PeerText, Timeout, Verbose, confi
 
 if TYPE_CHECKING:
     from pacsnode.config import Peer
-    from pacsnode.net.association import Timeouts
+    from pacsnode.net.timeouts import Timeouts
 
 
 def echo(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pacsnode.cli.querying import Model, Negotiation
     from pacsnode.config import Peer
     from pacsnode.dicom.uid import UID
-    from pacsnode.net.association import Timeouts
+    from pacsnode.net.timeouts import Timeouts
 
 
 class FindFailed(PacsnodeError):

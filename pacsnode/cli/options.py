@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from pacsnode.net.association import Timeouts
+    from pacsnode.net.timeouts import Timeouts
 
 ConfigFile = Annotated[
     Path | None,
@@ -97,6 +97,6 @@ def configure_log(verbose: bool) -> None:
 
 def timeouts_of(seconds: float) -> "Timeouts":
     """The same patience for the connection and for every answer; no limit for silence between operations."""
-    from pacsnode.net.association import Timeouts
+    from pacsnode.net.timeouts import Timeouts
 
     return Timeouts(artim=seconds, idle=0, dimse=seconds)

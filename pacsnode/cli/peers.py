@@ -19,7 +19,7 @@ from pacsnode.cli.state import DataRoot, data_root, opened
 
 if TYPE_CHECKING:
     from pacsnode.config import Peer
-    from pacsnode.net.association import Timeouts
+    from pacsnode.net.timeouts import Timeouts
     from pacsnode.workflow.peers import KnownPeer
 
 Title = Annotated[str, typer.Argument(metavar="AET", help="The AE title of the peer.")]

@@ -21,9 +21,9 @@ from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES, name_of
 from pacsnode.dicom.uid import UID, is_uid
 from pacsnode.dimse.status import SUCCESS, is_failure, is_warning
 from pacsnode.errors import CannotUnderstand, OperationError, RemoteError
-from pacsnode.net.association import Timeouts
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import ServiceUser
+from pacsnode.net.timeouts import Timeouts
 from pacsnode.pixels.pool import Transcoded, Transcoder
 from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pacsnode.cli.sending import StoredObject, Survey, Tally
     from pacsnode.config import Peer
     from pacsnode.dicom.uid import UID
-    from pacsnode.net.association import Timeouts
+    from pacsnode.net.timeouts import Timeouts
 
 SHOWN_FAILURES = 20  # lines; the summary counts all of them by reason
 

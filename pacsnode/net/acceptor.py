@@ -8,8 +8,9 @@ from typing import Final
 
 import structlog
 
-from pacsnode.net.association import Association, Timeouts
+from pacsnode.net.association import Association
 from pacsnode.net.service import ServiceRegistry
+from pacsnode.net.timeouts import Timeouts
 from pacsnode.net.transport import Transport
 from pacsnode.ul.negotiation import (
     AcceptorPolicy,

@@ -10,12 +10,10 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
-from pacsnode.config import Dimse
 from pacsnode.dicom.sop_class import name_of
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse import message as messages
@@ -25,6 +23,7 @@ from pacsnode.errors import AssociationAborted, InvalidMessage, PeerTimeout, Rem
 from pacsnode.net.invoker import CommandOf, Invoker, OnResponse, OutgoingData, Prepared
 from pacsnode.net.performer import Performer
 from pacsnode.net.service import Matches, Request, Response, ServiceRegistry
+from pacsnode.net.timeouts import Patience, Timeouts
 from pacsnode.net.transport import Transport
 from pacsnode.ul.negotiation import AcceptedContext, AssociateAccept, AssociateReject, AssociateRequest
 from pacsnode.ul.pdu import Buffer, PDataFragment, p_data_tf
@@ -46,20 +45,6 @@ UNWRITTEN_IN_ALL: Final = 128 * 2**20  # bytes that all associations of an accep
 _TICK: Final = 1.0  # seconds between two looks at the clock
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds; 0 switches one off."""
-
-    artim: float = 30.0
-    idle: float = 600.0
-    dimse: float = 60.0
-
-
-def timeouts_of(dimse: Dimse) -> Timeouts:
-    """The timeouts of the settings."""
-    return Timeouts(artim=dimse.artim_timeout, idle=dimse.idle_timeout, dimse=dimse.dimse_timeout)
 
 
 class Owner(Protocol):
@@ -110,9 +95,10 @@ class Association:
         self._release_pending = False
         self._failure: RemoteError | None = None
         self._ticker: asyncio.TimerHandle | None = None
-        self._started = self._last_sent = loop.time()
-        self._taken = 0  # bytes that the peer's system had taken at the last tick
-        self._is_leaving = False  # it had not taken all then
+        self._started = loop.time()
+        self._patience = Patience(
+            timeouts, transport, self._assembler, self._performer, self._invoker, self._started
+        )
 
     # The transport's handler
 
@@ -515,7 +501,7 @@ class Association:
             upper_layer.send_data(context_id, False, piece, last=False)
             self._transport.flush()
             await self.drain()
-            self._last_sent = self._loop.time()
+            self._patience.sent_at(self._loop.time())
             piece = following
         if self._failure is not None:
             raise self._failure
@@ -524,19 +510,11 @@ class Association:
     # Time
 
     def _tick(self) -> None:
-        """Once a second: abort a peer that keeps this side waiting for too long.
-
-        One at the end of a slow line, which is still taking what was sent, does not.
-        """
+        """Once a second: abort a peer that keeps this side waiting for too long."""
         self._ticker = self._loop.call_later(_TICK, self._tick)
         if self.accept is None:
             return  # ARTIM and the requestor's own limit watch over establishment
-        now = self._loop.time()
-        taken = self._transport.bytes_taken
-        if self._is_leaving and taken > self._taken:
-            self._last_sent = now
-        self._taken, self._is_leaving = taken, taken < self._transport.bytes_sent
-        reason = self._overdue(now)
+        reason = self._patience.exhausted(self._loop.time())
         if reason is None:
             return
         self._invoker.fail(PeerTimeout(reason))
@@ -544,21 +522,3 @@ class Association:
         self.abort_now(reason)
         if not self._transport.is_writable:
             self._transport.close()  # A-ABORT would wait for ever behind what the peer does not read
-
-    def _overdue(self, now: float) -> str | None:
-        dimse, idle = self._timeouts.dimse, self._timeouts.idle
-        quiet = now - max(self._transport.last_received, self._last_sent)
-        if dimse and self._transport.is_reading and not self._assembler.is_idle and quiet > dimse:
-            return f"no more of a message for {dimse:g} s"
-        waiting = self._invoker.waiting_since()
-        if dimse and waiting is not None and min(quiet, now - waiting) > dimse:
-            return f"no response for {dimse:g} s"
-        if idle and quiet > idle and (self._waits_for_the_peer or not self._transport.is_writable):
-            return f"idle for {idle:g} s"
-        return None
-
-    @property
-    def _waits_for_the_peer(self) -> bool:
-        """Nothing goes on but what the peer may begin, or has begun and not continued."""
-        begun = not self._assembler.is_idle
-        return self._performer.is_idle and self._invoker.is_idle and (self._transport.is_reading or not begun)

@@ -25,10 +25,10 @@ from pacsnode.dicom.uid import UID, ae_title
 from pacsnode.dimse.command import CommandField
 from pacsnode.dimse.status import CANCEL, SUCCESS, is_failure
 from pacsnode.errors import NoPresentationContext, RequestFailed
-from pacsnode.net.association import Timeouts
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser
 from pacsnode.net.service import Operation, Request, Response, ServiceClass
+from pacsnode.net.timeouts import Timeouts
 from pacsnode.ul.negotiation import AcceptedContext, ProposedContext
 
 UNCOMPRESSED: Final = (EXPLICIT_VR_LE, IMPLICIT_VR_LE)

@@ -13,9 +13,10 @@ from typing import Final
 from pacsnode.config import Peer
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import AssociationAborted, AssociationRejected, PeerTimeout, PeerUnreachable
-from pacsnode.net.association import Association, Timeouts
+from pacsnode.net.association import Association
 from pacsnode.net.scu import ServiceUser
 from pacsnode.net.service import ServiceClass, ServiceRegistry
+from pacsnode.net.timeouts import Timeouts
 from pacsnode.net.transport import Transport, reason_of
 from pacsnode.ul.negotiation import DEFAULT_MAX_PDU_LENGTH, AssociateRequest, ProposedContext
 from pacsnode.ul.upper_layer import UpperLayer

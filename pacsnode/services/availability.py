@@ -15,8 +15,8 @@ from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE, INSTANCE_AV
 from pacsnode.dicom.uid import UID, new_uid
 from pacsnode.dimse.status import DUPLICATE_SOP_INSTANCE, is_failure
 from pacsnode.errors import JobRefused, OutOfResources, UnknownDestination
-from pacsnode.net.association import timeouts_of
 from pacsnode.net.requestor import connect
+from pacsnode.net.timeouts import timeouts_of
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import ProposedContext
 from pacsnode.workflow.database import Transaction

@@ -33,10 +33,10 @@ from pacsnode.errors import (
     RemoteError,
     UnknownDestination,
 )
-from pacsnode.net.association import timeouts_of
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser
 from pacsnode.net.service import Channel, Operation, Request, Response, ServiceClass
+from pacsnode.net.timeouts import timeouts_of
 from pacsnode.services import commitment_information as information
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import ProposedContext

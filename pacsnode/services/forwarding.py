@@ -20,7 +20,7 @@ from pacsnode.dicom.retrieval import Retrieval
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.command import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_MEDIUM
 from pacsnode.errors import RemoteError, UnknownDestination
-from pacsnode.net.association import timeouts_of
+from pacsnode.net.timeouts import timeouts_of
 from pacsnode.services.instances import Instances
 from pacsnode.services.room import Room
 from pacsnode.services.suboperations import Origin, Route, SubOperations

@@ -11,9 +11,9 @@ from pacsnode.dicom.data_set import decode_data_set
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE, MPPS, MPPS_NOTIFICATION
 from pacsnode.dimse.status import DUPLICATE_SOP_INSTANCE, is_failure
 from pacsnode.errors import OutOfResources, UnknownDestination
-from pacsnode.net.association import timeouts_of
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply, ServiceUser
+from pacsnode.net.timeouts import timeouts_of
 from pacsnode.services.room import Room
 from pacsnode.ul.negotiation import ProposedContext
 from pacsnode.workflow.jobs import Job

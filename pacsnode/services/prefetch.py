@@ -33,10 +33,10 @@ from pacsnode.dicom.sop_class import (
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.status import SUCCESS, is_pending
 from pacsnode.errors import JobRefused, RemoteError, UnknownDestination
-from pacsnode.net.association import timeouts_of
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import Reply
 from pacsnode.net.service import Channel, ServiceClass
+from pacsnode.net.timeouts import timeouts_of
 from pacsnode.pixels import plan
 from pacsnode.services.room import Room
 from pacsnode.services.storage import StorageService

@@ -22,9 +22,9 @@ from pacsnode.dicom.uid import UID, AETitle
 from pacsnode.dimse.command import PRIORITY_MEDIUM, CommandField, Element
 from pacsnode.dimse.status import CANCEL, PENDING, SUBOPERATIONS_FAILED, SUBOPERATIONS_WARNING, SUCCESS
 from pacsnode.errors import UnknownDestination, UnrecognizedOperation
-from pacsnode.net.association import timeouts_of
 from pacsnode.net.scu import ServiceUser
 from pacsnode.net.service import Request, Response, ServiceClass, Stream
+from pacsnode.net.timeouts import timeouts_of
 from pacsnode.services.instances import Instances
 from pacsnode.services.room import Room
 from pacsnode.services.suboperations import Origin, Route, SubOperations

@@ -15,9 +15,9 @@ from pacsnode.dicom.sop_class import name_of
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.status import DUPLICATE_SOP_INSTANCE, SUCCESS, is_warning
 from pacsnode.errors import AssociationAborted, OperationError, RemoteError
-from pacsnode.net.association import Timeouts
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import ServiceUser
+from pacsnode.net.timeouts import Timeouts
 from pacsnode.services.instances import Instances
 from pacsnode.services.outflow import Outflow
 from pacsnode.services.proposal import Batch, ContextOf, batches, contexts_to_store_on

@@ -9,7 +9,7 @@ from pydicom.data import get_testdata_file
 
 from pacsnode.cli.sending import Sender, plan, survey
 from pacsnode.config import Peer
-from pacsnode.net.association import Timeouts
+from pacsnode.net.timeouts import Timeouts
 from pacsnode.node import Node
 
 

@@ -20,8 +20,8 @@ from pacsnode.dicom.part10 import file_meta
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import AssociationAborted
-from pacsnode.net.association import Timeouts
 from pacsnode.net.scu import Reply
+from pacsnode.net.timeouts import Timeouts
 from pacsnode.ul.negotiation import AcceptedContext, Result
 
 CT = UID("1.2.840.10008.5.1.4.1.1.2")

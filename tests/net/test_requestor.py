@@ -11,9 +11,9 @@ from pydicom import Dataset
 from pacsnode.config import Peer
 from pacsnode.dicom.uid import UID
 from pacsnode.net import association, invoker
-from pacsnode.net.association import Timeouts
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import ServiceUser
+from pacsnode.net.timeouts import Timeouts
 from pacsnode.ul.negotiation import ProposedContext
 from tests.support.raw import (
     C_CANCEL,
