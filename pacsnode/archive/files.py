@@ -17,12 +17,12 @@ worker threads.
 """
 
 import errno
-import filecmp
 import os
 import time
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import structlog
 from xxhash import xxh3_128
@@ -32,6 +32,7 @@ from pacsnode.dicom.uid import UID
 from pacsnode.errors import ArchiveError, OutOfResources
 
 IOV_MAX: Final = 1024  # buffers; what one writev(2) takes on Linux
+_PIECE: Final = 2**20  # bytes of two files that are compared at a time
 FOLDERS_REMEMBERED: Final = 100_000  # some 20 MB of names
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _PROBES: Final = ("direct-", "link-", "move-")  # by which create() finds out what the file system can do
@@ -163,7 +164,7 @@ class Layout:
         """
         if not self.has_links:
             if self.exists(incoming):  # else it was placed before
-                self._make_room(incoming, target)
+                self._make_room(target, incoming)
                 self.move(incoming, target)
             return
         source, place = self.absolute(incoming), self.absolute(target)
@@ -172,7 +173,7 @@ class Layout:
         except FileExistsError:
             if os.path.samefile(source, place):
                 return
-            self._make_room(incoming, target)
+            self._make_room(target, incoming)
             os.link(source, place)
         except FileNotFoundError:  # the folder is new, or someone tidied it away while it was empty
             os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -184,10 +185,7 @@ class Layout:
         try:
             descriptor = os.open(place, _NEW_FILE, 0o644)
         except FileExistsError:
-            if self.holds(path, bytes(content)):
-                self.remove(path)
-            else:
-                self._put_aside(path)
+            self._clear(path, BytesIO(content))
             descriptor = os.open(place, _NEW_FILE, 0o644)
         except FileNotFoundError:  # the folder is new, or someone tidied it away while it was empty
             os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -200,14 +198,25 @@ class Layout:
         finally:
             os.close(descriptor)
 
-    def _make_room(self, incoming: str, target: str) -> None:
+    def _make_room(self, path: str, incoming: str) -> None:
         """Have nothing stand where a file of incoming/ belongs; raises OSError."""
-        if not self.exists(target):
-            return
-        if filecmp.cmp(self.absolute(incoming), self.absolute(target), shallow=False):
-            self.remove(target)
+        if self.exists(path):
+            with open(self.absolute(incoming), "rb") as file:
+                self._clear(path, file)
+
+    def _clear(self, path: str, coming: BinaryIO) -> None:
+        """Take away what stands in the place of a file that is coming, and keep it; raises OSError.
+
+        The same file, or what is left of one that was cut short, tells nothing that the other does not.
+        """
+        if self._begins(path, coming):
+            self.remove(path)
         else:
-            self._put_aside(target)
+            self._put_aside(path)
+
+    def _begins(self, path: str, coming: BinaryIO) -> bool:
+        with open(self.absolute(path), "rb") as file:
+            return all(coming.read(len(piece)) == piece for piece in iter(lambda: file.read(_PIECE), b""))
 
     def _put_aside(self, path: str) -> None:
         """Keep what has no row and stands where another object belongs; raises OSError.

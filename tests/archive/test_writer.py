@@ -226,6 +226,20 @@ async def test_an_object_whose_file_was_lost_comes_back_when_it_is_sent_again(
     assert_counts_are_right(root)
 
 
+@pytest.mark.parametrize("pixels", [64, SMALL])
+async def test_what_is_left_of_a_file_that_comes_again_is_not_kept(
+    open_archive: OpenArchive, root: Path, pixels: int
+) -> None:
+    """A `pacsnode index rebuild` would take half an object for another one."""
+    item = made(1, pixels=pixels)
+    async with open_archive() as archive:
+        file = root / (await store(archive, item)).path
+        file.write_bytes(file.read_bytes()[:-1])
+        assert (await store(archive, item)).outcome is Outcome.RESTORED
+    assert list((root / "conflicts").iterdir()) == []
+    assert verify(root, deep=True).agrees
+
+
 async def test_a_study_under_another_patient_is_stored_and_logged_once(archive: Archive, root: Path) -> None:
     await store(archive, made(1, PatientID="FIRST"))
     with capture_logs() as logs:
