@@ -18,9 +18,11 @@ import structlog
 from pacsnode.archive import reconcile
 from pacsnode.archive.ahead import Ahead
 from pacsnode.archive.aliases import Alias, Aliases
+from pacsnode.archive.announced import Announced
 from pacsnode.archive.changes import Changes
 from pacsnode.archive.counting import count
 from pacsnode.archive.derived import Derived
+from pacsnode.archive.early import Early
 from pacsnode.archive.files import Layout
 from pacsnode.archive.frames import Frames, FramesAhead
 from pacsnode.archive.incoming_file import IncomingFile
@@ -43,7 +45,7 @@ from pacsnode.archive.rows import RowBuilder
 from pacsnode.archive.schema import migrate, remedy_for
 from pacsnode.archive.scribe import Scribe
 from pacsnode.archive.search import Match, Search
-from pacsnode.archive.settling import Settler
+from pacsnode.archive.settling import Settler, sync_all
 from pacsnode.archive.small_files import SmallFiles
 from pacsnode.archive.stored_file import Unreadable, row_of_content, row_of_file
 from pacsnode.archive.totals import TotalsOfArchive
@@ -55,7 +57,13 @@ from pacsnode.dicom.query import Query
 from pacsnode.dicom.retrieval import Retrieval
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.dicom.uid import UID, is_uid
-from pacsnode.errors import ArchiveError, CannotUnderstand, DuplicateInstance, OperationError
+from pacsnode.errors import (
+    ArchiveError,
+    CannotUnderstand,
+    DuplicateInstance,
+    OperationError,
+    OutOfResources,
+)
 
 log = structlog.get_logger()
 
@@ -84,6 +92,7 @@ class Archive:
         options: ArchiveOptions,
         index: Index,
         journal: Journal,
+        announced: Announced,
         first_token: int,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -96,6 +105,7 @@ class Archive:
         self._journal = journal
         self._settler = Settler(layout, journal, sync=durable)
         self._scribe = Scribe(journal, self._settler)
+        self._announced = announced
         self._readers = Readers(layout.index, options.readers)
         self._search = Search(self._readers)
         self._locator = Locator(self._readers)
@@ -120,6 +130,7 @@ class Archive:
             Judge(index, layout, Duplicates(options.duplicates)),
             SmallFiles(layout, sync=durable),
             self._scribe,
+            Early(self._scribe, announced, allowed=options.sync != "full"),
             sync=options.sync,
             on_stored=self._tell_listeners,
         )
@@ -142,9 +153,17 @@ class Archive:
         layout = Layout(root)
         lock = Lock(root)
         try:
-            index, journal, recovered, sync = await asyncio.to_thread(_prepare, layout, lock, options.sync)
-            options = replace(options, sync=sync)
-            archive = cls(layout, lock, options, index, journal, recovered.next_token(index.next_token()))
+            prepared = await asyncio.to_thread(_prepare, layout, lock, options.sync)
+            recovered = prepared.recovered
+            archive = cls(
+                layout,
+                lock,
+                replace(options, sync=prepared.sync),
+                prepared.index,
+                prepared.journal,
+                prepared.announced,
+                recovered.next_token(prepared.next_token),
+            )
             await archive._readers.open()
             archive.changes.at_open = await archive.changes.newest()
             await archive._open_derived()
@@ -213,6 +232,7 @@ class Archive:
         self._derived.close()
         self._workers.close()  # first: the jobs still running hand their rows to the writer
         self._writer.close()
+        self._announced.close(done=self._writer.is_done)
         self._scribe.close()
         self._settler.close()
         self._journal.close()
@@ -276,7 +296,11 @@ class Archive:
         """
         future: asyncio.Future[Stored] = self._intake.loop.create_future()
         incoming.finish(future)
-        stored = await future
+        try:
+            stored = await future
+        except OutOfResources:
+            self.lookup.forget()  # it may have been there for a moment
+            raise
         if stored.outcome is Outcome.RESTORED:
             self.lookup.forget()
         return stored
@@ -346,7 +370,19 @@ class Archive:
         return await asyncio.to_thread(reconcile.rebuild, root, progress)
 
 
-def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Journal, Recovered, str]:
+@dataclass(slots=True)
+class _Prepared:
+    """What an archive is opened with. `sync` as it has to be here."""
+
+    index: Index
+    journal: Journal
+    announced: Announced
+    recovered: Recovered
+    next_token: int
+    sync: str
+
+
+def _prepare(layout: Layout, lock: Lock, sync: str) -> _Prepared:
     layout.create()
     lock.acquire()
     if sync == "file" and not layout.has_links:
@@ -358,12 +394,26 @@ def _prepare(layout: Layout, lock: Lock, sync: str) -> tuple[Index, Journal, Rec
             f"data root {layout.root} has objects but no index; `pacsnode index rebuild` makes one"
         )
     migrate(layout.index)
+    durable = sync != "none"
     try:
         connection = connect(layout.index, sync)
         recovered = recover(connection, layout)
-        durable = sync != "none"
+        index = Index(connection)
+        next_token = index.next_token()
+        _remove_unfounded(index, recovered)
+        if recovered.after_crash and durable:  # rows there may be of objects that nothing has made safe yet
+            sync_all(layout)
         journal = Journal(layout.journal, sync=durable, direct=durable and layout.writes_direct)
+        announced = Announced(layout)
     except (sqlite3.Error, OSError) as error:
         remedy = remedy_for(error) if isinstance(error, sqlite3.Error) else ""
         raise ArchiveError(f"data root {layout.root} cannot be used: {error}{remedy}") from error
-    return Index(connection), journal, recovered, sync
+    return _Prepared(index, journal, announced, recovered, next_token, sync)
+
+
+def _remove_unfounded(index: Index, recovered: Recovered) -> None:
+    if recovered.unfounded:
+        index.begin(())
+        for token in recovered.unfounded:
+            index.remove(token)
+        index.commit()

@@ -1,4 +1,4 @@
-"""Whether an object is safe on the disk: one thread makes it so, the writer waits for it with its commit."""
+"""Whether an object is safe on the disk: one thread makes it so, the writer waits for it or is told."""
 
 import threading
 
@@ -6,25 +6,27 @@ import threading
 class Durability:
     """Told once, waited for as often as one likes."""
 
-    __slots__ = ("_failure", "_told")
+    __slots__ = ("_told", "failure", "is_told")
 
     def __init__(self) -> None:
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
+        self.is_told = False
         self._told = threading.Lock()  # held until then
         self._told.acquire()
 
     def tell(self, failure: Exception | None = None) -> None:
         """It is safe, or will not be."""
-        self._failure = failure
+        self.failure = failure
+        self.is_told = True
         self._told.release()
 
     def wait(self) -> None:
         """Wait until it is safe. Raises the failure it was told."""
         if not self.has_come():
-            assert self._failure is not None
-            raise self._failure
+            assert self.failure is not None
+            raise self.failure
 
     def has_come(self) -> bool:
         """Wait until it is told; whether it is safe."""
         with self._told:
-            return self._failure is None
+            return self.failure is None

@@ -28,8 +28,9 @@ import structlog
 from xxhash import xxh3_128
 
 from pacsnode.archive.direct import Buffer, is_supported
+from pacsnode.dicom.part10 import data_offset_of
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import ArchiveError, OutOfResources
+from pacsnode.errors import ArchiveError, CannotUnderstand, OutOfResources
 
 IOV_MAX: Final = 1024  # buffers; what one writev(2) takes on Linux
 _PIECE: Final = 2**20  # bytes of two files that are compared at a time
@@ -212,13 +213,13 @@ class Layout:
         if self._begins(path, coming):
             self.remove(path)
         else:
-            self._put_aside(path)
+            self.put_aside(path)
 
     def _begins(self, path: str, coming: BinaryIO) -> bool:
         with open(self.absolute(path), "rb") as file:
             return all(coming.read(len(piece)) == piece for piece in iter(lambda: file.read(_PIECE), b""))
 
-    def _put_aside(self, path: str) -> None:
+    def put_aside(self, path: str) -> None:
         """Keep what has no row and stands where another object belongs; raises OSError.
 
         It may be an object that an index which was lost, or is older than it, does not know: a rebuild would
@@ -242,6 +243,23 @@ class Layout:
             if error.errno == errno.EIO:
                 return False
             raise
+
+    def is_whole(self, path: str, size: int, of_data_set: bytes) -> bool:
+        """Whether a file is there, as long and with a data set of this digest; raises OSError."""
+        try:
+            with open(self.absolute(path), "rb") as file:
+                content = file.read(size + 1)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return False
+            raise
+        try:
+            data = memoryview(content)[data_offset_of(content) :]
+        except CannotUnderstand:
+            return False
+        return len(content) == size and digest(data).digest() == of_data_set
 
     def is_incoming(self, path: str) -> bool:
         """Whether a file of incoming/ is one of ours; what others have put there is not to be removed."""
@@ -272,6 +290,14 @@ class Layout:
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self.absolute(path))
+
+    def sync(self, path: str) -> None:
+        """Make a file's content durable; raises OSError."""
+        descriptor = os.open(self.absolute(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable; a file's own fdatasync promises only its content (POSIX)."""

@@ -196,10 +196,12 @@ class Index:
         self._connection.close()
 
     def next_token(self) -> int:
-        """The first number that no row has, neither current nor in conflict."""
+        """The first number that no row has had, neither current nor in conflict."""
         row = self._execute(
             "SELECT max((SELECT coalesce(max(id), 0) FROM instance),"
-            " (SELECT coalesce(max(id), 0) FROM conflict))"
+            " (SELECT coalesce(max(id), 0) FROM conflict),"
+            " (SELECT coalesce(max(number.value), 0) FROM change"
+            " JOIN json_each('[' || replace(instances, ' ', ',') || ']') number))"
         ).fetchone()
         return int(row[0]) + 1
 
@@ -258,14 +260,26 @@ class Index:
             f" i.source_ae, i.stored_at, ? FROM {_LINE} WHERE i.id = ?",
             (path, reason, existing.id),
         )
-        series_id, study_id, patient_id = self._execute(
-            f"SELECT s.id, t.id, t.patient_fk FROM {_LINE} WHERE i.id = ?", (existing.id,)
-        ).fetchone()
         if existing.id in self._added:
             self._added.remove(existing.id)
-        self._execute("DELETE FROM header WHERE instance_id = ?", (existing.id,))
-        self._execute("DELETE FROM instance WHERE id = ?", (existing.id,))
-        self._recount(series_id, study_id, patient_id)
+        self._delete(existing.id)
+
+    def remove(self, token: int) -> None:
+        """Take an instance back as if it had never come; harmless when it is not there."""
+        self._lock()
+        self._parents.forget()
+        self._delete(token)
+
+    def _delete(self, token: int) -> None:
+        """Delete an instance; parents left without instances go."""
+        line = self._execute(
+            f"SELECT s.id, t.id, t.patient_fk FROM {_LINE} WHERE i.id = ?", (token,)
+        ).fetchone()
+        if line is None:
+            return
+        self._execute("DELETE FROM header WHERE instance_id = ?", (token,))
+        self._execute("DELETE FROM instance WHERE id = ?", (token,))
+        self._recount(*line)
 
     def _write(self, added: str | None) -> bool:
         """Write what waits; `added` goes with the last of it, if there is one."""

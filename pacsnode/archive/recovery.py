@@ -1,23 +1,28 @@
 """What a crash left in incoming/ and in the journal: placed, written or indexed again, or forgotten at start.
 
-Only these two are looked at, so a start costs the same with ten objects and with ten million (schemes:
-files.py and journal.py).
+Only these two are looked at, and the objects of the last commits: a start costs the same with ten objects and
+with ten million (schemes: files.py, journal.py and early.py).
 """
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
+from pacsnode.archive.announced import SLOTS, Announcement, read_announced
 from pacsnode.archive.files import Layout, digest
+from pacsnode.archive.instance import SMALL
 from pacsnode.archive.journal_frames import Record, read_journal
 from pacsnode.archive.rows import RowBuilder
 from pacsnode.archive.stored_file import row_of_content
 from pacsnode.dicom.part10 import data_offset_of, read_file_meta
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import DataSetMismatch, OperationError
+
+_MOST_META: Final = 4096  # bytes of a small object's file before its data set, at most
 
 log = structlog.get_logger()
 
@@ -27,13 +32,16 @@ class Recovered:
     """What became of the files of incoming/ and of the journal's records; what is to be indexed again.
 
     `restored`: files of small objects that were not whole and have been written again. `unlisted`: token ->
-    path in incoming/, or record of the journal.
+    path in incoming/, or record of the journal. `unfounded`: tokens of rows whose objects were never
+    acknowledged, and are not there. `after_crash`: the last run did not stop by itself.
     """
 
     finished: int = 0
     removed: int = 0
     restored: int = 0
     unlisted: dict[int, str | Record] = field(default_factory=dict)
+    unfounded: list[int] = field(default_factory=list)
+    after_crash: bool = False
 
     def next_token(self, of_index: int) -> int:
         """The first number neither the index nor what it lacks has."""
@@ -64,15 +72,26 @@ def recover(connection: sqlite3.Connection, layout: Layout) -> Recovered:
             layout.place(source, target)
             layout.remove(source)
             recovered.finished += 1
+    tokens = set()
     for record in journaled(layout):
+        tokens.add(record.token)
         _recover_record(connection, layout, record, recovered)
-    if recovered.finished or recovered.removed or recovered.restored or recovered.unlisted:
+    announced = read_announced(layout)
+    if announced is not None:
+        recovered.after_crash = True
+        recovered.unfounded = _unfounded(connection, layout, tokens)
+        for announcement in announced:
+            if announcement.token not in tokens:
+                _recover_announced(connection, layout, announcement, recovered)
+    found = (recovered.finished, recovered.removed, recovered.restored, recovered.unlisted)
+    if any(found) or recovered.unfounded:
         log.warning(
             "index.recovered",
             finished=recovered.finished,
             removed=recovered.removed,
             restored=recovered.restored,
             unlisted=len(recovered.unlisted),
+            unfounded=len(recovered.unfounded),
         )
     return recovered
 
@@ -150,14 +169,65 @@ def _recover_record(
 
 def _remove_unlisted(connection: sqlite3.Connection, layout: Layout, record: Record) -> None:
     """Remove the file of an object without a row, unless by now it is that of another one."""
-    path = record.path
-    sop_instance = UID(os.path.basename(path).removesuffix(".dcm"))
-    layout.remove(layout.conflict_path(sop_instance, record.token))
+    layout.remove(layout.conflict_path(_sop_instance_of(record.path), record.token))
+    if not _has_row(connection, record.path):
+        layout.remove(record.path)
+
+
+def _has_row(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether the file at the place of an object is that of an instance."""
     row = connection.execute(
-        "SELECT 1 FROM instance WHERE sop_instance_uid = ? AND path = ?", (sop_instance, path)
+        "SELECT 1 FROM instance WHERE sop_instance_uid = ? AND path = ?", (_sop_instance_of(path), path)
     ).fetchone()
-    if row is None:
-        layout.remove(path)
+    return row is not None
+
+
+def _sop_instance_of(path: str) -> UID:
+    return UID(os.path.basename(path).removesuffix(".dcm"))
+
+
+def _unfounded(connection: sqlite3.Connection, layout: Layout, journaled: Container[int]) -> list[int]:
+    """Rows that were committed before their objects were safe, which then did not become so (early.py).
+
+    What stands in the place of such an object is put aside.
+    """
+    rows = connection.execute(
+        "SELECT i.id, i.path, i.size, i.digest"
+        " FROM (SELECT instances FROM change ORDER BY sequence DESC LIMIT ?) c"
+        " JOIN json_each('[' || replace(c.instances, ' ', ',') || ']') number"
+        " JOIN instance i ON i.id = number.value WHERE i.size <= ?",
+        (SLOTS, SMALL + _MOST_META),
+    )
+    unfounded = []
+    for token, path, size, kept in rows.fetchall():
+        if token not in journaled and not layout.is_whole(path, size, kept):
+            unfounded.append(token)
+            if layout.exists(path):
+                layout.put_aside(path)
+    return unfounded
+
+
+def _recover_announced(
+    connection: sqlite3.Connection, layout: Layout, announced: Announcement, recovered: Recovered
+) -> None:
+    """See to a file that was written before its object had a row or was in the journal.
+
+    Nobody has been told that it is stored; but when it is whole there is no reason to throw it away.
+    """
+    path = announced.path
+    if not layout.exists(path) or _has_row(connection, path):
+        return
+    taken = connection.execute(
+        "SELECT 1 FROM instance WHERE id = ?1 UNION ALL SELECT 1 FROM conflict WHERE id = ?1",
+        (announced.token,),
+    ).fetchone()
+    if taken is not None or not layout.is_whole(path, announced.size, announced.digest):
+        layout.put_aside(path)
+        return
+    layout.sync(path)
+    source = layout.incoming_path(announced.token, announced.size)
+    layout.move(path, source)
+    recovered.unlisted[announced.token] = source
 
 
 def restore(layout: Layout, record: Record) -> None:
@@ -166,7 +236,7 @@ def restore(layout: Layout, record: Record) -> None:
         return
     path = record.path
     if not _is_torn(layout, path, record.content):
-        path = layout.conflict_path(UID(os.path.basename(path).removesuffix(".dcm")), record.token)
+        path = layout.conflict_path(_sop_instance_of(path), record.token)
     layout.remove(path)
     layout.write(path, record.content)
 

@@ -1,13 +1,16 @@
 """Small objects written to the journal, while the writer checks them and puts them into the index.
 
 So the disk works when the processor does. What is journaled is not yet checked: what the writer then does
-not keep is revoked, and until that is written a start would check it again. A segment goes to the settler
-when all its objects have become what they are to be.
+not keep is revoked, and until that is written a start would check it again. What the writer keeps may have
+row and file before the journal has it; then it is answered from here. A segment goes to the settler when all
+its objects have become what they are to be.
 """
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -48,12 +51,45 @@ class Scribe:
         self._began_at = 0.0  # the present segment
         self._counting = threading.Lock()  # by who changes what a segment says of its objects
         self._segments: dict[int, Segment] = {}  # of objects that are not finished, by their tokens
+        self._awaited: deque[tuple[Durability, Callable[[], None]]] = deque()
+        self._calling = threading.Lock()  # by who sees to what was awaited
         self._thread = threading.Thread(target=self._run, name="archive-scribe", daemon=True)
         self._thread.start()
 
     def submit(self, small: SmallObject) -> None:
         """Have an object journaled; its `durable` is told."""
         self._queue.put(small)
+
+    @property
+    def awaited(self) -> int:
+        """How many groups wait for the journal."""
+        return len(self._awaited)
+
+    def after(self, objects: Sequence[SmallObject], then: Callable[[], None]) -> None:
+        """Call `then`, in this thread or in the scribe's, when all of a group are told.
+
+        Objects are told in the order in which they were submitted, which is that of the groups.
+        """
+        if not objects:
+            then()
+            return
+        self._awaited.append((objects[-1].durable, then))
+        self._call_due()
+
+    def _call_due(self) -> None:
+        while self._awaited:
+            with self._calling:
+                if not self._awaited or not self._awaited[0][0].is_told:
+                    return
+                self._awaited[0][1]()
+                self._awaited.popleft()
+
+    def catch_up(self) -> None:
+        """Wait until every group that waited for the journal has been seen to."""
+        while self._awaited:
+            with suppress(IndexError):  # the scribe has just seen to the last
+                self._awaited[-1][0].has_come()
+            self._call_due()
 
     def revoke(self, objects: Iterable[SmallObject]) -> list[Durability]:
         """Have it noted that they were not kept."""
@@ -120,6 +156,7 @@ class Scribe:
             failure = error
         for entry in group:
             entry.durable.tell(failure)
+        self._call_due()
 
     def _count(self, group: Sequence[_Entry], segment: Segment) -> None:
         objects = dict.fromkeys((entry.token for entry in group if isinstance(entry, SmallObject)), segment)

@@ -10,7 +10,8 @@ import ctypes
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -84,22 +85,36 @@ class Settler:
             self._waiting.popleft().close()
 
     def _sync(self) -> bool:
-        """Sync every file system with a part of the data root; False when one lost what it had to write.
-
-        Raises OSError when one could not be asked.
-        """
-        folders = (self._layout.root, self._layout.objects, self._layout.conflicts)
-        devices = {os.stat(folder).st_dev: folder for folder in folders}
-        for folder in devices.values():
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                self._syncfs(descriptor)
-            except OSError as error:
-                log.error("journal.abandoned", error=error.strerror, segments=len(self._waiting))
-                return False
-            finally:
-                os.close(descriptor)
+        """Sync all; False when a file system has lost something. Raises OSError when one cannot be asked."""
+        with _file_systems(self._layout) as descriptors:
+            for descriptor in descriptors:
+                try:
+                    self._syncfs(descriptor)
+                except OSError as error:
+                    log.error("journal.abandoned", error=error.strerror, segments=len(self._waiting))
+                    return False
         return True
+
+
+def sync_all(layout: Layout) -> None:
+    """Make durable what is in the files of a data root. Raises OSError."""
+    syncfs = _system_syncfs()
+    with _file_systems(layout) as descriptors:
+        for descriptor in descriptors:
+            syncfs(descriptor)
+
+
+@contextmanager
+def _file_systems(layout: Layout) -> Iterator[list[int]]:
+    """A descriptor of every file system with a part of a data root. Raises OSError."""
+    folders = (layout.root, layout.objects, layout.conflicts)
+    devices = {os.stat(folder).st_dev: folder for folder in folders}
+    with ExitStack() as stack:
+        descriptors = []
+        for folder in devices.values():
+            descriptors.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            stack.callback(os.close, descriptors[-1])
+        yield descriptors
 
 
 def _system_syncfs() -> Callable[[int], None]:

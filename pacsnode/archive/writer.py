@@ -1,10 +1,10 @@
 """The one writer of the index: group commit, and the files that go with it.
 
 A thread takes everything that waits and writes it in one transaction. Small objects are checked here and
-written to their files before the commit, when the scribe has them in the journal; larger ones have a file in
-incoming/ and get their place after it. Rows go into the transaction while other threads still make the
-objects durable; the commit waits for that. Then all of the group are answered at once: what is acknowledged
-is durable and has a row. Groups grow with the load, and nobody waits for a timer.
+written to their files before the commit; larger ones have a file in incoming/ and get their place after it.
+Rows go into the transaction while other threads still make the objects durable. A commit waits for that, but
+that of new small objects (early.py). Then all of the group are answered at once: what is acknowledged is
+durable and has a row. Groups grow with the load, and nobody waits for a timer.
 """
 
 import asyncio
@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
 import structlog
 
+from pacsnode.archive.early import Early
 from pacsnode.archive.files import Layout, out_of_resources
 from pacsnode.archive.index import Index
 from pacsnode.archive.instance import Arrival, SmallObject, Stored, settle
@@ -43,7 +45,11 @@ class _Change:
     done: asyncio.Future[None]
 
 
-_Entry = Arrival | SmallObject | _Change | None
+class _Loss:
+    """The journal could not take what is committed; the writer shall look."""
+
+
+_Entry = Arrival | SmallObject | _Change | _Loss | None
 _Result = tuple[asyncio.Future[Stored], Stored | Exception]
 
 
@@ -61,7 +67,7 @@ class _Group:
         self.size = 0
 
     def add(self, entry: _Entry) -> None:
-        """Take one entry, None for the end; a small object is checked."""
+        """Take one entry, None for the end; a small object is checked. A loss has made itself known."""
         self.size += 1
         if isinstance(entry, SmallObject):
             self.small.append(entry)
@@ -71,9 +77,9 @@ class _Group:
                 self.results.append((entry.future, error))
         elif isinstance(entry, Arrival):
             self.arrivals.append(entry)
-        elif entry is not None:
+        elif isinstance(entry, _Change):
             self.changes.append(entry)
-        else:
+        elif entry is None:
             self.is_last = True
 
 
@@ -88,6 +94,7 @@ class Writer:
         judge: Judge,
         small: SmallFiles,
         scribe: Scribe,
+        early: Early,
         sync: str,
         on_stored: Callable[[], None],
     ) -> None:
@@ -101,6 +108,7 @@ class Writer:
         self._judge = judge
         self._small = small
         self._scribe = scribe
+        self._early = early
         self._sync = sync
         self._on_stored = on_stored
         self._queue: SimpleQueue[_Entry] = SimpleQueue()
@@ -120,10 +128,15 @@ class Writer:
         await change.done
 
     def close(self) -> None:
-        """Commit what was submitted, then close the index."""
+        """Commit what was submitted, answer it, then close the index."""
         self._queue.put(None)
         self._thread.join()
         self._index.close()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to be taken back."""
+        return not self._early.lost
 
     def _run(self) -> None:
         while self._deal_with(self._take()):
@@ -146,7 +159,11 @@ class Writer:
 
         What was in it is let go of before the next one is waited for: an arrival knows its association.
         """
+        self._take_back()
         self._store(group)
+        if group.changes or group.is_last:
+            self._scribe.catch_up()  # a change may forget the last commits, and at the end the index goes
+            self._take_back()
         for change in group.changes:
             self._apply(change)
         quiet = group.is_last or not group.size
@@ -168,27 +185,60 @@ class Writer:
     def _store(self, group: _Group) -> None:
         """Commit arrivals, give the files their places, answer. Nothing escapes: all would wait for ever."""
         arrivals, results = group.arrivals, group.results
-        kept: set[int] = set()
+        verdicts: list[Verdict] = []
         if arrivals:
             try:
                 verdicts = self._commit_group(arrivals)
                 for verdict in verdicts:
                     self._settle_files(verdict)
-                results += [(verdict.arrival.future, verdict.result) for verdict in verdicts]
-                kept.update(verdict.arrival.token for verdict in verdicts if verdict.place is not None)
             except Exception as error:
                 log.exception("archive.job_failed")
                 results += [(arrival.future, error) for arrival in arrivals]
-        if len(kept) < len(results):
-            self._revoke([small for small in group.small if small.token not in kept], results)
-        if results:
+                verdicts = []
+        kept = {verdict.arrival.token for verdict in verdicts if verdict.place is not None}
+        if len(kept) < len(results) + len(verdicts):
+            refused = bool(results) or any(isinstance(verdict.result, Exception) for verdict in verdicts)
+            self._revoke([small for small in group.small if small.token not in kept], refused=refused)
+        self._scribe.after(group.small, partial(self._answer, group, verdicts))
+
+    def _answer(self, group: _Group, verdicts: Sequence[Verdict]) -> None:
+        """Answer a group that the journal has, all but what it has not; in this thread or in the scribe's."""
+        lost = self._early.lost if self._early.settle(verdicts) else {}
+        results = [(v.arrival.future, v.result) for v in verdicts if v.arrival.token not in lost]
+        if lost:
+            self._queue.put(_Loss())
+        if results := group.results + results:
             self._loop.call_soon_threadsafe(self._settle, results)
         self._scribe.finish(group.small)
 
-    def _revoke(self, objects: Sequence[SmallObject], results: Sequence[_Result]) -> None:
-        """Have the journal forget what was not kept, before it is refused."""
+    def _take_back(self) -> None:
+        """Have nothing stay of what was committed and then was not journaled, and refuse it."""
+        lost = self._early.lost
+        if not lost:
+            return
+        try:
+            self._index.begin(())
+            for token in lost:
+                self._index.remove(token)
+            self._index.commit()
+            for verdict in lost.values():
+                self._layout.remove(verdict.arrival.row.path)
+        except Exception as error:
+            self._index.rollback()
+            log.error("instance.unrefused", error=str(error), instances=len(lost))
+        else:
+            self._early.taken_back(lost.values())
+        results: list[_Result] = []
+        for verdict in lost.values():
+            assert verdict.arrival.durable is not None
+            assert verdict.arrival.durable.failure is not None
+            results.append((verdict.arrival.future, verdict.arrival.durable.failure))
+        self._loop.call_soon_threadsafe(self._settle, results)
+
+    def _revoke(self, objects: Sequence[SmallObject], *, refused: bool) -> None:
+        """Have the journal forget what was not kept, before any of it is `refused`."""
         revoked = self._scribe.revoke(objects)
-        if any(isinstance(result, Exception) for _, result in results):
+        if refused:
             for durable in revoked:
                 if not durable.has_come():
                     log.error("journal.failed", error="a refused object could not be revoked")
@@ -198,35 +248,35 @@ class Writer:
         settle(results)
         self._on_stored()
 
-    def _commit_group(self, arrivals: Sequence[Arrival]) -> list[Verdict]:
+    def _commit_group(self, arrivals: Sequence[Arrival], *, alone: bool = False) -> list[Verdict]:
         try:
-            return self._commit(arrivals)
+            return self._commit(arrivals, may_be_early=not alone)
         except Exception as error:
             if len(arrivals) == 1 or _concerns_all(error):
                 refusal = _refusal(error)
                 return [Verdict(arrival, refusal) for arrival in arrivals]
         verdicts = []  # one of them spoils the group: each by itself finds out which
         for arrival in arrivals:
-            verdicts += self._commit_group([arrival])
+            verdicts += self._commit_group([arrival], alone=True)
         return verdicts
 
-    def _commit(self, arrivals: Sequence[Arrival]) -> list[Verdict]:
+    def _commit(self, arrivals: Sequence[Arrival], *, may_be_early: bool) -> list[Verdict]:
         index = self._index
+        self._make_sure_of(arrivals)
         self._small.begin()
+        verdicts: list[Verdict] = []
         try:
             index.begin([arrival.row.sop_instance for arrival in arrivals])
             verdicts = [self._judge.judge(arrival) for arrival in arrivals]
-            index.write()
-            for arrival in arrivals:
-                if arrival.durable is not None:
-                    arrival.durable.wait()
-            if self._sync == "full":
-                self._sync_names(arrivals)
+            if not (may_be_early and self._early.begin(verdicts)):
+                index.write()
+                self._wait_for(arrivals)
             self._small.write(verdicts)
             conflicts = index.commit()
         except Exception:
             index.rollback()
             self._small.take_back()
+            self._early.cancel(verdicts)
             raise
         for conflict in conflicts:
             log.warning(
@@ -236,6 +286,20 @@ class Writer:
                 attributes=conflict.attributes,
             )
         return verdicts
+
+    def _make_sure_of(self, arrivals: Sequence[Arrival]) -> None:
+        """Let nobody be judged by an object that may still be taken back. Raises OutOfResources."""
+        self._early.make_sure_of(arrivals)
+        self._take_back()
+        self._early.refuse(arrivals)
+
+    def _wait_for(self, arrivals: Sequence[Arrival]) -> None:
+        """Until the objects are durable. Raises what that failed with."""
+        for arrival in arrivals:
+            if arrival.durable is not None:
+                arrival.durable.wait()
+        if self._sync == "full":
+            self._sync_names(arrivals)
 
     def _settle_files(self, verdict: Verdict) -> None:
         """Do the renames of a committed arrival, or remove the file of one that got no row."""

@@ -584,9 +584,12 @@ asyncio.run(main())
     [
         ("scribe", "Scribe", "_write"),
         ("journal", "Segment", "append"),
-        ("index", "Index", "write"),
+        ("early", "Early", "begin"),
+        ("announced", "Announced", "note"),
         ("files", "Layout", "write"),
         ("index", "Index", "commit"),
+        ("scribe", "Scribe", "after"),
+        ("early", "Early", "settle"),
         ("scribe", "Scribe", "finish"),
         ("writer", "Writer", "_settle"),
         ("journal", "Journal", "recycle"),
