@@ -21,6 +21,7 @@ from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
+from pacsnode.archive.answers import Answers
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.schema import migrate
 from pacsnode.archive.search import Search
@@ -145,7 +146,7 @@ async def answer(search: Search, query: Query) -> tuple[float, int]:
     encoder = ResponseEncoder(query, ENCODING, "PACSNODE")
     started = time.perf_counter()
     first, matches = 0.0, 0
-    async for chunk in search.find_as(query, encoder.encode):
+    async for chunk in search.find_encoded(query, encoder):
         matches += len(chunk)
         first = first or time.perf_counter() - started
     return first or time.perf_counter() - started, matches
@@ -193,7 +194,7 @@ async def measure(path: Path, count: int) -> None:
     """Print, for each question, the time to the first responses and to all of them."""
     readers = Readers(path, 2)
     await readers.open()
-    search = Search(readers)
+    search = Search(readers, Answers())
     chance = random.Random(SEED)
     print(f"{'query':32} {'first p50':>9} {'p95 ms':>9} {'all p50':>9} {'p95 ms':>9} {'matches':>8}")
     for name, ask in questions(count).items():

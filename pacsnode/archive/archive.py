@@ -19,6 +19,7 @@ from pacsnode.archive import reconcile
 from pacsnode.archive.ahead import Ahead
 from pacsnode.archive.aliases import Alias, Aliases
 from pacsnode.archive.announced import Announced
+from pacsnode.archive.answers import Encoder
 from pacsnode.archive.changes import Changes
 from pacsnode.archive.counting import count
 from pacsnode.archive.derived import Derived
@@ -107,7 +108,7 @@ class Archive:
         self._scribe = Scribe(journal, self._settler)
         self._announced = announced
         self._readers = Readers(layout.index, options.readers)
-        self._search = Search(self._readers)
+        self._search = Search(self._readers, index.answers)
         self._locator = Locator(self._readers)
         self.lookup = Lookup(self._readers)
         self.totals = TotalsOfArchive(self._readers, layout.root)
@@ -314,6 +315,10 @@ class Archive:
     ) -> AsyncGenerator[list[_Made], None]:
         """As `search`, giving what `made_of` makes of matches, one each, in the thread that found them."""
         return self._search.find_as(query, made_of)
+
+    def search_encoded(self, query: Query, encoder: Encoder) -> AsyncGenerator[list[bytes], None]:
+        """As `search_as` what `encoder` makes of matches; it may have been kept since an earlier query."""
+        return self._search.find_encoded(query, encoder)
 
     async def count(self, query: Query) -> int:
         """How many matches a query has, whatever its limit and offset. Raises OutOfResources."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from pacsnode.archive.aliases import Alias
+from pacsnode.archive.answers import Answers
 from pacsnode.archive.parents import ParentRows, StudyConflict, insert, recount_patient, recount_study
 from pacsnode.archive.patients import change_aliases
 from pacsnode.archive.rows import InstanceRow, column_names
@@ -120,6 +121,7 @@ class Index:
         connection.executescript(_ARRIVAL_VIEW)
         self._connection = connection
         self._notes_changes = notes_changes
+        self.answers = Answers()  # what is known of studies; commits have it forgotten
         self._execute = connection.execute
         self._parents = ParentRows(connection, self._lock)
         self._current: dict[UID, Existing] = {}
@@ -153,7 +155,8 @@ class Index:
         """Commit; returns the conflicts between objects and their studies that were met."""
         self._write_all()
         if self._connection.in_transaction:
-            self._execute("COMMIT")
+            with self.answers.changing(self._parents.take_changed()):
+                self._execute("COMMIT")
         return self._parents.conflicts
 
     def _write_all(self) -> None:
@@ -176,12 +179,13 @@ class Index:
         """Have patients be what they are now, see patients.change_aliases."""
         self._lock()
         self._parents.forget()
-        change_aliases(self._connection, aliases, sequence, only=only)
+        self._parents.changed_patients |= change_aliases(self._connection, aliases, sequence, only=only)
 
     def rollback(self) -> None:
         if self._connection.in_transaction:
             self._execute("ROLLBACK")
         self._parents.forget()
+        self._parents.forget_changed()
 
     def sync_log(self) -> None:
         """Make every commit so far durable; with synchronous = NORMAL only checkpoints do by themselves."""
@@ -280,6 +284,7 @@ class Index:
         self._execute("DELETE FROM header WHERE instance_id = ?", (token,))
         self._execute("DELETE FROM instance WHERE id = ?", (token,))
         self._recount(*line)
+        self._parents.changed_studies.add(line[1])
 
     def _write(self, added: str | None) -> bool:
         """Write what waits; `added` goes with the last of it, if there is one."""

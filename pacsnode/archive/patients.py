@@ -55,8 +55,11 @@ class PatientAliases:
 
 def change_aliases(
     connection: sqlite3.Connection, aliases: Sequence[Alias], sequence: int, *, only: bool = False
-) -> None:
-    """Take over aliases, and have the index follow; `sequence` is noted. `only`: there are no others."""
+) -> set[int]:
+    """Take over aliases, and have the index follow; `sequence` is noted. `only`: there are no others.
+
+    Returns the numbers of the patients that were touched: all studies they had or have are under one of them.
+    """
     touched: dict[int, None] = {}
     if only:
         kept = {alias.id for alias in aliases}
@@ -73,6 +76,7 @@ def change_aliases(
         " ON CONFLICT (id) DO UPDATE SET sequence = ?1",
         (sequence,),
     )
+    return set(touched)
 
 
 def _change(connection: sqlite3.Connection, alias: Alias, touched: dict[int, None]) -> None:

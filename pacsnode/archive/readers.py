@@ -38,19 +38,34 @@ class Reader(aiosqlite.Connection):
     """
 
     async def begin(
-        self, sql: str, parameters: Parameters, step: Step[_Result]
+        self, sql: str, parameters: Parameters, step: Step[_Result], *, in_transaction: bool = False
     ) -> tuple[sqlite3.Cursor, _Result]:
-        """The cursor of a statement, and what the first step makes of it."""
+        """The cursor of a statement, and what the first step makes of it.
+
+        `in_transaction`: whatever else the steps read is of the same commit, until end().
+        """
 
         def begin() -> tuple[sqlite3.Cursor, _Result]:
-            cursor = self._conn.execute(sql, parameters)
-            return cursor, step(cursor)
+            if in_transaction:
+                self._conn.execute("BEGIN")
+            try:
+                cursor = self._conn.execute(sql, parameters)
+                return cursor, step(cursor)
+            except BaseException:
+                self._conn.rollback()
+                raise
 
         return cast("tuple[sqlite3.Cursor, _Result]", await self._execute(begin))  # type: ignore[no-untyped-call]
 
     async def go_on(self, cursor: sqlite3.Cursor, step: Step[_Result]) -> _Result:
         """What the next step makes of a cursor."""
         return cast(_Result, await self._execute(step, cursor))  # type: ignore[no-untyped-call]
+
+
+def end(cursor: sqlite3.Cursor) -> None:
+    """End a statement that was begun, and its transaction; harmless when that was done."""
+    cursor.close()
+    cursor.connection.rollback()
 
 
 class Readers:

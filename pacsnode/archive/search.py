@@ -12,9 +12,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from dataclasses import replace
 from typing import Final, Generic, TypeVar, cast
 
+from pacsnode.archive.answers import Answers, AnswersOfSearch, Encoder, can_be_kept
 from pacsnode.archive.kept import restored
 from pacsnode.archive.plan import BoundPlan
-from pacsnode.archive.readers import Reader, Readers
+from pacsnode.archive.readers import Reader, Readers, end
 from pacsnode.archive.sql import sql_of
 from pacsnode.archive.statement import plan_for
 from pacsnode.archive.zones import PairTest, ZonedRows, combined_test
@@ -38,27 +39,45 @@ Match = tuple[Value | int | None, ...]
 
 _Row = tuple[str | int | bytes | None, ...]
 _Made = TypeVar("_Made")
+_Maker = Callable[[sqlite3.Cursor, list[_Row]], list[_Made]]
 
 
 class Search:
     """Finds entities of the index."""
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(self, readers: Readers, answers: Answers) -> None:
         self._readers = readers
+        self._answers = answers
         self.asked_at = 0.0  # when somebody last waited for matches, on the monotonic clock
 
     def find(self, query: Query) -> AsyncGenerator[list[Match], None]:
         """Yield the matches of `query`; as `find_as`."""
         return self.find_as(query, _as_they_are)
 
-    async def find_as(
+    def find_as(
         self, query: Query, made_of: Callable[[list[Match]], list[_Made]]
     ) -> AsyncGenerator[list[_Made], None]:
         """Yield what `made_of` makes of matches, one each, in the reader's thread; never an empty chunk.
 
-        Raises OutOfResources when the index cannot be read or too many queries are running.
+        Raises InvalidIdentifier at once, OutOfResources when the index cannot be read or too many queries
+        are running.
         """
-        scan = _Scan(self._readers, query, made_of)
+        bound = plan_for(query)
+        matches_of = _matches_reader(query, bound)
+        return self._chunks(_Scan(self._readers, query, bound, lambda _, rows: made_of(matches_of(rows))))
+
+    def find_encoded(self, query: Query, encoder: Encoder) -> AsyncGenerator[list[bytes], None]:
+        """As `find_as` what `encoder` makes of matches; answers that are known are not made again."""
+        bound = plan_for(query)
+        if not can_be_kept(bound):
+            return self.find_as(query, encoder.encode)
+        answers = AnswersOfSearch(self._answers, bound, encoder)
+        scan = _Scan(
+            self._readers, query, answers.bound, answers.answers_to, in_transaction=answers.by_number
+        )
+        return self._chunks(scan)
+
+    async def _chunks(self, scan: "_Scan[_Made]") -> AsyncGenerator[list[_Made], None]:
         try:
             while not scan.done:
                 self.asked_at = time.monotonic()
@@ -77,14 +96,22 @@ def _as_they_are(matches: list[Match]) -> list[Match]:
 class _Scan(Generic[_Made]):
     """One statement under way. Its connection goes back as soon as the last row is there."""
 
-    def __init__(self, readers: Readers, query: Query, made_of: Callable[[list[Match]], list[_Made]]) -> None:
-        bound = plan_for(query)
+    def __init__(
+        self,
+        readers: Readers,
+        query: Query,
+        bound: BoundPlan,
+        made_of: _Maker[_Made],
+        *,
+        in_transaction: bool = False,
+    ) -> None:
+        """`bound` finds the rows, `made_of` makes answers of them: `in_transaction`, when it reads more."""
         sql, constants = sql_of(bound.plan)
         self._sql = sql
         self._parameters = {**constants, **bound.parameters}
         self._readers = readers
-        self._matches_of = _matches_reader(query, bound)
         self._made_of = made_of
+        self._in_transaction = in_transaction
         self._chunk, self._most = HEADER_CHUNKS if bound.header_keys else CHUNKS
         in_python = not bound.plan.limited
         self._skip = query.offset if in_python else 0
@@ -117,13 +144,18 @@ class _Scan(Generic[_Made]):
 
         def step(cursor: sqlite3.Cursor) -> tuple[int, list[_Made]]:
             rows = cursor.fetchmany(asked)
-            return len(rows), self._made_of(self._matches_of(rows))
+            made = self._made_of(cursor, rows)
+            if len(rows) < asked:
+                end(cursor)
+            return len(rows), made
 
         if self._connection is None:
             self._connection = await self._readers.acquire()
         if self._cursor is not None:
             return await self._interruptible(self._connection.go_on(self._cursor, step))
-        beginning = self._connection.begin(self._sql, self._parameters, step)
+        beginning = self._connection.begin(
+            self._sql, self._parameters, step, in_transaction=self._in_transaction
+        )
         self._cursor, first = await self._interruptible(beginning)
         return first
 
@@ -135,7 +167,7 @@ class _Scan(Generic[_Made]):
             return
         try:
             if self._cursor is not None and not self._interrupted:
-                await connection.go_on(self._cursor, sqlite3.Cursor.close)
+                await connection.go_on(self._cursor, end)
         finally:
             self._readers.release(connection, usable=not self._interrupted)
 

@@ -6,7 +6,7 @@ Responses are written by hand: a query may have 100,000 of them, of a dozen shor
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import repeat
 from typing import Final, cast
@@ -265,6 +265,7 @@ class ResponseEncoder:
             *((tag, dictionary_VR(tag), "") for tag in sorted(query.valueless)),
         ]
         self._keys = [(key.tag, key.vr) for key in query.keys]
+        self._form = (encoding, self._charset, tuple(constants), tuple(self._keys))
         # Of a kept header, binary numbers come as text.
         self._plain = not any(key.attribute is None and _is_binary(key.vr) for key in query.keys)
         self._between: list[bytes] = []  # constants that come before each key, then those behind the last
@@ -277,6 +278,11 @@ class ResponseEncoder:
             for between, (tag, vr) in zip(self._between, self._keys, strict=False)
         ]
         self._end = self._between[-1].decode("latin_1")
+
+    @property
+    def form(self) -> Hashable:
+        """All that an answer depends on but its values."""
+        return self._form
 
     def encode(self, matches: Sequence[Sequence[RowValue]]) -> list[bytes]:
         """The identifier of each match; its values are in the order of the keys of the query."""

@@ -62,7 +62,7 @@ class FindService(ServiceClass):
         status = PENDING_UNSUPPORTED_KEYS if query.unsupported else PENDING
         matches = 0
         try:
-            async with aclosing(self._archive.search_as(query, encoder.encode)) as chunks:
+            async with aclosing(self._archive.search_encoded(query, encoder)) as chunks:
                 async for chunk in chunks:
                     yield Matches(status, chunk)
                     matches += len(chunk)

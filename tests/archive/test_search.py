@@ -15,6 +15,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from pacsnode.archive import readers as readers_module
+from pacsnode.archive.answers import Answers
 from pacsnode.archive.plan import BoundPlan
 from pacsnode.archive.readers import Readers
 from pacsnode.archive.schema import migrate
@@ -103,7 +104,7 @@ async def readers(path: Path) -> AsyncIterator[Readers]:
 
 @pytest_asyncio.fixture
 async def search(readers: Readers, rows: Rows) -> Search:
-    return Search(readers)
+    return Search(readers, Answers())
 
 
 def ask(
