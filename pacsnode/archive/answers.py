@@ -15,13 +15,14 @@ from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from json import dumps
 from sys import maxsize
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from pacsnode.archive.plan import BoundPlan, Operator, Plan, Term
 from pacsnode.archive.readers import Parameters
-from pacsnode.archive.sql import sql_of
+from pacsnode.archive.sql import SHAPES_KEPT, sql_of
 from pacsnode.dicom.identifier import RowValue
 from pacsnode.dicom.information_model import ATTRIBUTES, Level
 
@@ -173,8 +174,32 @@ def can_be_kept(bound: BoundPlan) -> bool:
     return plan.level is Level.STUDY and bound.is_exact and _KEPT.issuperset(plan.columns)
 
 
+class _Plans(NamedTuple):
+    """What a plan becomes: `rows` end with the number of the study, `numbers` are nothing else.
+
+    `lacking` gives such rows of the studies whose numbers are bound, a JSON array.
+    """
+
+    rows: Plan
+    numbers: Plan
+    lacking: Plan
+
+
+@lru_cache(maxsize=SHAPES_KEPT)
+def _plans_of(plan: Plan) -> _Plans:
+    columns = (*plan.columns, _STUDY)
+    # Without conditions an index would give the numbers in another order than the table.
+    plan = replace(plan, ordered=plan.ordered or not plan.conditions)
+    wanted = (Term(_STUDY, Operator.ANY_OF),)
+    return _Plans(
+        rows=replace(plan, columns=columns),
+        numbers=replace(plan, columns=(_STUDY,)),
+        lacking=replace(plan, columns=columns, conditions=(wanted,), ordered=False, limited=False),
+    )
+
+
 class AnswersOfSearch:
-    """What one search finds here, and leaves here. `bound` is to be run instead of the plan it is made of.
+    """What one search finds here, and leaves here. `plan` is to be run instead of its own.
 
     In a transaction where `by_number`: its rows are numbers of studies, and what lacks is fetched by a
     statement of its own, which shall see the same.
@@ -187,14 +212,11 @@ class AnswersOfSearch:
         self._form = encoder.form
         self._begun = answers.generation
         self._search = hash((bound.plan, tuple(bound.parameters.values())))
-        self._columns = (*bound.plan.columns, _STUDY)
         self._n_rows = self._n_here = 0
         self._room = answers.most // 2  # more than the half would only drive out what it has left itself
         self.by_number = answers.has_most(self._form, self._search)
-        columns = (_STUDY,) if self.by_number else self._columns
-        # Without conditions an index would give the numbers in another order than the table.
-        ordered = bound.plan.ordered or not bound.plan.conditions
-        self.bound = replace(bound, plan=replace(bound.plan, columns=columns, ordered=ordered))
+        self._plans = _plans_of(bound.plan)
+        self.plan = self._plans.numbers if self.by_number else self._plans.rows
 
     def answers_to(self, cursor: sqlite3.Cursor, rows: list[_Row]) -> list[bytes]:
         """The answers to rows of the plan, in their order; runs in the reader's thread."""
@@ -236,6 +258,5 @@ class AnswersOfSearch:
 
     def _fetching(self, studies: Sequence[int]) -> tuple[str, Parameters]:
         """The statement that gives the rows of `studies`."""
-        wanted = (Term(_STUDY, Operator.ANY_OF),)
-        sql, constants = sql_of(Plan(Level.STUDY, self._columns, (wanted,), False, False, False))
+        sql, constants = sql_of(self._plans.lacking)
         return sql, {**constants, "p0": dumps(studies)}

@@ -14,8 +14,8 @@ from typing import Final, Generic, TypeVar, cast
 
 from pacsnode.archive.answers import Answers, AnswersOfSearch, Encoder, can_be_kept
 from pacsnode.archive.kept import restored
-from pacsnode.archive.plan import BoundPlan
-from pacsnode.archive.readers import Reader, Readers, end
+from pacsnode.archive.plan import BoundPlan, Plan
+from pacsnode.archive.readers import Parameters, Reader, Readers, end
 from pacsnode.archive.sql import sql_of
 from pacsnode.archive.statement import plan_for
 from pacsnode.archive.zones import PairTest, ZonedRows, combined_test
@@ -64,7 +64,11 @@ class Search:
         """
         bound = plan_for(query)
         matches_of = _matches_reader(query, bound)
-        return self._chunks(_Scan(self._readers, query, bound, lambda _, rows: made_of(matches_of(rows))))
+
+        def make(_: sqlite3.Cursor, rows: list[_Row]) -> list[_Made]:
+            return made_of(matches_of(rows))
+
+        return self._chunks(_Scan(self._readers, query, bound.plan, bound.parameters, make))
 
     def find_encoded(self, query: Query, encoder: Encoder) -> AsyncGenerator[list[bytes], None]:
         """As `find_as` what `encoder` makes of matches; answers that are known are not made again."""
@@ -72,9 +76,8 @@ class Search:
         if not can_be_kept(bound):
             return self.find_as(query, encoder.encode)
         answers = AnswersOfSearch(self._answers, bound, encoder)
-        scan = _Scan(
-            self._readers, query, answers.bound, answers.answers_to, in_transaction=answers.by_number
-        )
+        plan, make = answers.plan, answers.answers_to
+        scan = _Scan(self._readers, query, plan, bound.parameters, make, in_transaction=answers.by_number)
         return self._chunks(scan)
 
     async def _chunks(self, scan: "_Scan[_Made]") -> AsyncGenerator[list[_Made], None]:
@@ -100,20 +103,21 @@ class _Scan(Generic[_Made]):
         self,
         readers: Readers,
         query: Query,
-        bound: BoundPlan,
+        plan: Plan,
+        parameters: Parameters,
         made_of: _Maker[_Made],
         *,
         in_transaction: bool = False,
     ) -> None:
-        """`bound` finds the rows, `made_of` makes answers of them: `in_transaction`, when it reads more."""
-        sql, constants = sql_of(bound.plan)
+        """`plan` finds the rows, `made_of` makes answers of them: `in_transaction`, when it reads more."""
+        sql, constants = sql_of(plan)
         self._sql = sql
-        self._parameters = {**constants, **bound.parameters}
+        self._parameters = {**constants, **parameters}
         self._readers = readers
         self._made_of = made_of
         self._in_transaction = in_transaction
-        self._chunk, self._most = HEADER_CHUNKS if bound.header_keys else CHUNKS
-        in_python = not bound.plan.limited
+        self._chunk, self._most = HEADER_CHUNKS if plan.with_header else CHUNKS
+        in_python = not plan.limited
         self._skip = query.offset if in_python else 0
         self._left = query.limit if in_python else None
         self._connection: Reader | None = None

@@ -213,6 +213,10 @@ async def fill_what_was_empty(archive: Archive) -> None:
     await store(archive, made(2, study=5, PatientSex="F", ReferringPhysicianName="Ref^Doctor"))
 
 
+async def fill_what_the_study_lacked(archive: Archive) -> None:
+    await store(archive, made(2, study=5, ReferringPhysicianName="Ref^Doctor"))
+
+
 async def fill_the_patient_by_another_study(archive: Archive) -> None:
     await store(archive, made(1, study=1000, PatientID="P5", PatientSex="F", PatientName="Made^00005"))
 
@@ -252,6 +256,7 @@ CHANGES = [
     add_a_modality,
     add_a_sop_class,
     fill_what_was_empty,
+    fill_what_the_study_lacked,
     fill_the_patient_by_another_study,
     replace_the_only_object,
     replace_the_series_of_a_modality,
