@@ -1,12 +1,13 @@
 """Answers about studies, kept as they were encoded, for those who ask the same again (PS3.4 C.4.1.1.3).
 
 A workstation renews its list with the same keys all day. What is answered about a study depends on its row,
-the row of its patient and the form: which keys, how encoded. So answers are kept by form and study; a search
-that was made before asks the index only for which studies match, and fetches but those that lack.
+its instances, the row of its patient and the form: which keys, how encoded. So answers are kept by form and
+study; a search that was made before asks the index only for which studies match, and fetches but those that
+lack.
 
 What is kept is always true. The writer tells which studies a transaction changes: from before its commit
 until after it nothing is given or taken about them, and after it nothing to or from a search that began
-before. Instances that are added to a known series change neither row.
+before.
 """
 
 import sqlite3
@@ -35,11 +36,11 @@ CHANGES_KNOWN: Final = 20_000  # studies
 
 _STUDY: Final = "study.id"
 _IN_COMMIT: Final = maxsize  # a generation that no search has begun in
-# What the rows of a study and its patient say; numbers of what is below them are counted elsewhere
+# What is said of a study and its patient; how much a patient has in all changes with each of its studies
 _KEPT: Final = frozenset(
     f"{a.level.table}.{a.column}"
     for a in ATTRIBUTES
-    if a.level in (Level.PATIENT, Level.STUDY) and not (a.computed and a.vr == "IS")
+    if a.level is Level.STUDY or (a.level is Level.PATIENT and not a.computed)
 )
 
 _Row = tuple[str | int | bytes | None, ...]
@@ -169,7 +170,7 @@ class Answers:
 
 
 def can_be_kept(bound: BoundPlan) -> bool:
-    """Whether answers to a query say nothing but what the rows of a study and its patient say."""
+    """Whether answers to a query say nothing but what is known of a study and its patient."""
     plan = bound.plan
     return plan.level is Level.STUDY and bound.is_exact and _KEPT.issuperset(plan.columns)
 

@@ -3,8 +3,8 @@
 Blocking sqlite3 with one connection; no thread but the writer's (or a rebuild's) comes here. parents.py keeps
 what is above the instances. Instances are inserted into a view of this connection, whose trigger writes rows
 and counts: sqlite3 lets go of the interpreter lock for every step, and getting it back among busy threads
-costs more than a row. So a group of instances of known series costs two steps in all, a lookup of their UIDs
-and an insert that is a transaction by itself; what needs more begins one first.
+costs more than a row. So a group of instances of known series costs few steps: a lookup of their UIDs, and an
+insert in a transaction.
 """
 
 import os
@@ -127,11 +127,14 @@ class Index:
         self._current: dict[UID, Existing] = {}
         self._waiting: list[tuple[Column, ...]] = []  # added, not yet written
         self._added: list[int] = []  # by this transaction
+        self._changed: set[int] = set()  # studies, by this transaction: themselves or what is in them
 
     def begin(self, sop_instances: Sequence[UID]) -> None:
         """Start a transaction and look up the SOP Instance UIDs it will ask for."""
         self._parents.trim()
         self._parents.conflicts = []
+        self._parents.completed.clear()
+        self._changed.clear()
         self._waiting.clear()
         self._added.clear()
         self._current = {
@@ -153,11 +156,21 @@ class Index:
 
     def commit(self) -> list[StudyConflict]:
         """Commit; returns the conflicts between objects and their studies that were met."""
+        if self._waiting:
+            self._lock()
         self._write_all()
         if self._connection.in_transaction:
-            with self.answers.changing(self._parents.take_changed()):
+            with self.answers.changing(self._studies_changed()):
                 self._execute("COMMIT")
         return self._parents.conflicts
+
+    def _studies_changed(self) -> set[int]:
+        """The studies of which something else is answered after this transaction."""
+        studies = set(self._changed)
+        for patient in self._parents.completed:
+            rows = self._execute("SELECT id FROM study WHERE patient_fk = ?", (patient,))
+            studies.update(study for (study,) in rows)
+        return studies
 
     def _write_all(self) -> None:
         added = " ".join(map(str, self._added)) if self._added and self._notes_changes else None
@@ -179,13 +192,12 @@ class Index:
         """Have patients be what they are now, see patients.change_aliases."""
         self._lock()
         self._parents.forget()
-        self._parents.changed_patients |= change_aliases(self._connection, aliases, sequence, only=only)
+        self._parents.completed |= change_aliases(self._connection, aliases, sequence, only=only)
 
     def rollback(self) -> None:
         if self._connection.in_transaction:
             self._execute("ROLLBACK")
         self._parents.forget()
-        self._parents.forget_changed()
 
     def sync_log(self) -> None:
         """Make every commit so far durable; with synchronous = NORMAL only checkpoints do by themselves."""
@@ -225,6 +237,7 @@ class Index:
     def add_instance(self, token: int, row: InstanceRow) -> None:
         """Make an instance current; its parents are found, made or completed."""
         series = self._parents.series_of(row)
+        self._changed.add(series.study.id)
         facts = (row.transfer_syntax, row.path, row.size, row.digest, row.source_ae, row.stored_at)
         header = (ENCODING_CODE[row.encoding], row.kept)
         self._waiting.append((token, series.id, *row.values, *facts, *header))
@@ -284,7 +297,7 @@ class Index:
         self._execute("DELETE FROM header WHERE instance_id = ?", (token,))
         self._execute("DELETE FROM instance WHERE id = ?", (token,))
         self._recount(*line)
-        self._parents.changed_studies.add(line[1])
+        self._changed.add(line[1])
 
     def _write(self, added: str | None) -> bool:
         """Write what waits; `added` goes with the last of it, if there is one."""

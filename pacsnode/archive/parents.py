@@ -97,9 +97,7 @@ class ParentRows:
         self._grown: dict[Study, None] = {}
         self._aliases = PatientAliases(connection)
         self.conflicts: list[StudyConflict] = []  # met since they were last taken
-        # By this transaction, as far as what their rows say is concerned, and not how much is below them
-        self.changed_studies: set[int] = set()
-        self.changed_patients: set[int] = set()
+        self.completed: set[int] = set()  # numbers of the patients that were, since they were last taken
 
     def series_of(self, row: InstanceRow) -> Series:
         """The series row of an instance that is being added."""
@@ -125,19 +123,6 @@ class ParentRows:
         self._series.clear()
         self._grown.clear()
         self._aliases.forget()
-
-    def take_changed(self) -> set[int]:
-        """The numbers of the studies whose rows, or patients, the transaction has changed."""
-        changed = self.changed_studies
-        for patient in self.changed_patients:
-            rows = self._execute("SELECT id FROM study WHERE patient_fk = ?", (patient,)).fetchall()
-            changed.update(study for (study,) in rows)
-        self.forget_changed()
-        return changed
-
-    def forget_changed(self) -> None:
-        self.changed_studies = set()
-        self.changed_patients = set()
 
     def _adopt(self, row: InstanceRow) -> Series:
         """The series of an instance: found or made, and completed with what was empty so far."""
@@ -254,7 +239,6 @@ class ParentRows:
         stranger = study.patient
         self.write_growth()
         self._execute("UPDATE study SET patient_fk = ? WHERE id = ?", (patient.id, study.id))
-        self.changed_studies.add(study.id)
         self._execute("DELETE FROM patient WHERE id = ?", (stranger.id,))
         recount_patient(self._connection, patient.id)
         del self._patients[(stranger.values[_PATIENT_ID], stranger.values[_ISSUER], stranger.scope)]
@@ -276,9 +260,7 @@ class ParentRows:
             assignments = ", ".join(f"{name} = ?" for name in filled)
             self._execute(f"UPDATE {level.table} SET {assignments} WHERE id = ?", (*filled.values(), row_id))
             if level is Level.PATIENT:
-                self.changed_patients.add(row_id)
-            elif level is Level.STUDY:
-                self.changed_studies.add(row_id)
+                self.completed.add(row_id)
         return differing
 
     def write_growth(self) -> None:
@@ -291,7 +273,6 @@ class ParentRows:
                 "UPDATE study SET n_series = n_series + ?, modalities = ?, sop_classes = ? WHERE id = ?",
                 (study.series, _joined(study.modalities), _joined(study.sop_classes), study.id),
             )
-            self.changed_studies.add(study.id)
             study.patient.series += study.series
             study.series = 0
         for patient in {study.patient: None for study in self._grown}:

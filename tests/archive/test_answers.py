@@ -194,6 +194,10 @@ async def test_few_matches_take_no_memory(full: Archive) -> None:
 
 
 async def change_nothing(archive: Archive) -> None:
+    await store(archive, made(1, study=5, StudyDescription="Study 5"))
+
+
+async def add_an_instance(archive: Archive) -> None:
     await store(archive, made(2, study=5))
 
 
@@ -252,6 +256,7 @@ async def update_a_patient(archive: Archive) -> None:
 
 CHANGES = [
     change_nothing,
+    add_an_instance,
     add_a_study,
     add_a_modality,
     add_a_sop_class,
@@ -273,6 +278,7 @@ async def test_a_change_is_seen_at_once_and_the_rest_is_kept(
     queries = [
         asked(),
         asked(SOPClassesInStudy="", ReferringPhysicianName=""),
+        asked(NumberOfStudyRelatedSeries="", NumberOfStudyRelatedInstances=""),
         asked(PatientName="*made*"),
         asked(StudyDate="20240101-"),
     ]
