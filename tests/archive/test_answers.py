@@ -205,6 +205,10 @@ async def add_a_study(archive: Archive) -> None:
     await store(archive, made(1, study=1000))
 
 
+async def add_a_study_of_a_known_patient(archive: Archive) -> None:
+    await store(archive, made(1, study=1000, PatientID="P5", PatientName="Made^00005"))
+
+
 async def add_a_modality(archive: Archive) -> None:
     await store(archive, made(1, study=5, series=2, Modality="MR"))
 
@@ -238,6 +242,13 @@ async def replace_the_series_of_a_modality(archive: Archive) -> None:
     await store(archive, made(9, study=6, SOPInstanceUID=one.sop), sop_instance=one.sop)
 
 
+async def replace_an_object_by_one_of_another_study(archive: Archive) -> None:
+    await store(archive, made(1, study=6, series=2, Modality="MR"))
+    assert await known(archive, asked()) == await anew(archive, asked())
+    one = made(1, study=6, series=2)
+    await store(archive, made(9, study=7, SOPInstanceUID=one.sop), sop_instance=one.sop)
+
+
 async def merge_patients(archive: Archive) -> None:
     merged = {"PatientID": "P7", "PatientName": "Other^Name", "PatientSex": "M"}
     await archive.change_aliases([Alias(1, "P5", "", merged, "RIS", 1.0)], 1)
@@ -258,6 +269,7 @@ CHANGES = [
     change_nothing,
     add_an_instance,
     add_a_study,
+    add_a_study_of_a_known_patient,
     add_a_modality,
     add_a_sop_class,
     fill_what_was_empty,
@@ -265,6 +277,7 @@ CHANGES = [
     fill_the_patient_by_another_study,
     replace_the_only_object,
     replace_the_series_of_a_modality,
+    replace_an_object_by_one_of_another_study,
     merge_patients,
     merge_and_undo,
     update_a_patient,
@@ -279,6 +292,7 @@ async def test_a_change_is_seen_at_once_and_the_rest_is_kept(
         asked(),
         asked(SOPClassesInStudy="", ReferringPhysicianName=""),
         asked(NumberOfStudyRelatedSeries="", NumberOfStudyRelatedInstances=""),
+        asked(NumberOfPatientRelatedStudies="", NumberOfPatientRelatedInstances=""),
         asked(PatientName="*made*"),
         asked(StudyDate="20240101-"),
     ]
