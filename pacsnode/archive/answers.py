@@ -232,8 +232,8 @@ class AnswersOfSearch:
         sql, parameters = self._fetching(lacking)
         fetched = cursor.connection.execute(sql, parameters).fetchall()
         made = dict(zip((row[-1] for row in fetched), self._encoded(fetched), strict=True))
-        found = zip(studies, answers, strict=True)
-        return [made[study] if answer is None else answer for study, answer in found]
+        found = (made.get(study) if one is None else one for study, one in zip(studies, answers, strict=True))
+        return [answer for answer in found if answer is not None]  # without its patient a study is no match
 
     def _encoded(self, rows: list[_Row], *, is_search: bool = False) -> list[bytes]:
         """The answers to rows that end with the number of the study; they are kept."""

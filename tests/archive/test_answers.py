@@ -1,8 +1,9 @@
 """archive.answers: what is kept of queries is what the index would answer, whatever was changed meanwhile."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -364,6 +365,19 @@ async def test_whoever_reads_on_sees_one_commit_and_leaves_nothing_that_was_chan
             assert await known(archive, query) == await anew(archive, query)
             before = await anew(archive, query)
         assert fetched != []
+
+
+async def test_a_study_without_its_patient_is_no_match_however_it_is_found(
+    open_archive: OpenArchive, root: Path
+) -> None:
+    """No node makes such an index; a damaged one is to be answered from the same way each time."""
+    async with open_archive() as archive:
+        await store_studies(archive)
+        before = await known(archive, asked())
+        with closing(sqlite3.connect(root / "index.sqlite")) as connection, connection:
+            connection.execute("INSERT INTO study (patient_fk, study_instance_uid) VALUES (99999, '1.2')")
+        for _ in range(2):
+            assert await known(archive, asked()) == await anew(archive, asked()) == before
 
 
 async def test_nothing_stays_open_when_somebody_stops(open_archive: OpenArchive) -> None:
