@@ -3,8 +3,8 @@
 Blocking sqlite3 with one connection; no thread but the writer's (or a rebuild's) comes here. parents.py keeps
 what is above the instances. Instances are inserted into a view of this connection, whose trigger writes rows
 and counts: sqlite3 lets go of the interpreter lock for every step, and getting it back among busy threads
-costs more than a row. So a group of instances of known series costs few steps: a lookup of their UIDs, and an
-insert in a transaction.
+costs more than a row. So a group of instances of known series costs two steps in all, a lookup of their UIDs
+and an insert that is a transaction by itself; what needs more begins one first.
 """
 
 import os
@@ -156,11 +156,12 @@ class Index:
 
     def commit(self) -> list[StudyConflict]:
         """Commit; returns the conflicts between objects and their studies that were met."""
-        if self._waiting:
-            self._lock()
-        self._write_all()
+        studies = self._studies_changed()
         if self._connection.in_transaction:
-            with self.answers.changing(self._studies_changed()):
+            self._write_all()
+        with self.answers.changing(studies):
+            self._write_all()  # what is left: one insert that is a transaction by itself, most often
+            if self._connection.in_transaction:
                 self._execute("COMMIT")
         return self._parents.conflicts
 
