@@ -98,7 +98,7 @@ class SmallObject:
     def arrive(self) -> Arrival:
         """Check it against its command. Raises DataSetMismatch and CannotUnderstand."""
         data = memoryview(self.content)[self.data_offset :]
-        header = scan(data, self.request.transfer_syntax, len(data), INDEXED_TAGS)
+        header = self.rows.headers.read(data, self.request.transfer_syntax, len(data))
         row = checked_row(self.request, self.rows, header)
         row.digest = digest(data).digest()
         row.size = len(self.content)
@@ -308,7 +308,7 @@ class IncomingInstance:
         transfer_syntax = self.request.transfer_syntax
         start = chunks[0] if chunks else b""
         try:
-            return scan(start, transfer_syntax, self._gathered, INDEXED_TAGS)
+            return self._intake.rows.headers.read(start, transfer_syntax, self._gathered)
         except HeaderIncomplete:
             return scan(b"".join(chunks), transfer_syntax, self._gathered, INDEXED_TAGS)
 

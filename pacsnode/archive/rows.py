@@ -10,9 +10,10 @@ from typing import Final
 
 from pacsnode.archive.files import Layout
 from pacsnode.dicom.fuzzy import name_words
-from pacsnode.dicom.header import Encoding, Header
-from pacsnode.dicom.information_model import SPECIFIC_CHARACTER_SET, Level, columns_of
-from pacsnode.dicom.text import decoder, person_name_key
+from pacsnode.dicom.header import Encoding, Form, Header
+from pacsnode.dicom.header_form import HeaderReader
+from pacsnode.dicom.information_model import INDEXED_TAGS, SPECIFIC_CHARACTER_SET, Level, columns_of
+from pacsnode.dicom.text import Decoder, decoder, person_name_key
 from pacsnode.dicom.uid import UID, uid_of
 from pacsnode.errors import DataSetMismatch
 
@@ -25,6 +26,7 @@ STUDY_INSTANCE_UID: Final = 0x0020000D
 SERIES_INSTANCE_UID: Final = 0x0020000E
 
 PARENTS_REMEMBERED: Final = 4096  # series; a few MB
+FORMS_REMEMBERED: Final = 64
 
 _PARENT_LEVELS: Final = (Level.PATIENT, Level.STUDY, Level.SERIES)
 _PARENT_TAGS: Final = (
@@ -77,11 +79,31 @@ class InstanceRow:
     stored_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _OfForm:
+    """What the rows of a form have in common. `blanks`: position, tag and VR of values they have not."""
+
+    parents: Parents
+    values: Values
+    blanks: tuple[tuple[int, int, str], ...]
+
+    def values_of(self, header: Header) -> Values:
+        """The values of an instance, in the order of column_names()."""
+        raw = header.values
+        coded = decoder(raw.get(SPECIFIC_CHARACTER_SET))
+        values = list(self.values)
+        for position, tag, vr in self.blanks:
+            values[position] = _value(raw.get(tag), vr, coded, header.encoding.little_endian)
+        return tuple(values)
+
+
 class RowBuilder:
-    """Builds rows; remembers the parents seen last. Shared by threads: a race only decodes once more."""
+    """Builds rows; remembers the headers and parents seen last. Shared by threads: a race only costs time."""
 
     def __init__(self) -> None:
+        self.headers = HeaderReader(INDEXED_TAGS)
         self._parents: dict[tuple[object, ...], Parents] = {}
+        self._of_forms: dict[Form, _OfForm] = {}
 
     def build(self, header: Header) -> InstanceRow:
         """The row of an object, still without file facts.
@@ -92,16 +114,33 @@ class RowBuilder:
         values = header.values
         sop_class = _uid(values, SOP_CLASS_UID, "SOP Class UID")
         sop_instance = _uid(values, SOP_INSTANCE_UID, "SOP Instance UID")
-        parents = self._parents_of(header)
+        shared = self._of_form(header)
+        parents = self._parents_of(header) if shared is None else shared.parents
         return InstanceRow(
             parents=parents,
             sop_class=sop_class,
             sop_instance=sop_instance,
             transfer_syntax=header.transfer_syntax,
             encoding=header.encoding,
-            values=_values(Level.IMAGE, values, header.encoding.little_endian),
+            values=_image_values(header) if shared is None else shared.values_of(header),
             path=Layout.object_path(parents.study_uid, parents.series_uid, sop_instance),
         )
+
+    def _of_form(self, header: Header) -> _OfForm | None:
+        """What is known of the form of a header; None where it has none, or its objects share no parents."""
+        form = header.form
+        if form is None or not form.filled.isdisjoint(_PARENT_TAGS):
+            return None
+        known = self._of_forms.get(form)
+        if known is None:
+            blanks = tuple(
+                (at, tag, vr) for at, (tag, vr) in enumerate(_PLAN[Level.IMAGE]) if tag in form.filled
+            )
+            known = _OfForm(self._parents_of(header), _image_values(header), blanks)
+            if len(self._of_forms) >= FORMS_REMEMBERED:
+                self._of_forms.clear()
+            self._of_forms[form] = known
+        return known
 
     def _parents_of(self, header: Header) -> Parents:
         get = header.values.get
@@ -118,6 +157,10 @@ class RowBuilder:
             self._parents.clear()
         self._parents[key] = parents
         return parents
+
+
+def _image_values(header: Header) -> Values:
+    return _values(Level.IMAGE, header.values, header.encoding.little_endian)
 
 
 def patient_values(header: Header) -> Values:
@@ -139,17 +182,19 @@ def _values(level: Level, raw: dict[int, bytes], little_endian: bool) -> Values:
     values: list[Value] = []
     names: list[Value] = []
     for tag, vr in _PLAN[level]:
-        value = get(tag)
-        if vr == "US":
-            values.append(_unsigned_short(value, little_endian))
-            continue
-        text = ""
-        if value:
-            text = coded.text(value, vr) if vr in _CODED_VRS else _plain(value)
-        values.append(text)
+        value = _value(get(tag), vr, coded, little_endian)
+        values.append(value)
         if vr == "PN":
-            names += (person_name_key(text), name_words(text)) if text else ("", "")
+            names += (person_name_key(str(value)), name_words(str(value))) if value else ("", "")
     return (*values, *names)
+
+
+def _value(raw: bytes | None, vr: str, coded: Decoder, little_endian: bool) -> Value:
+    if vr == "US":
+        return _unsigned_short(raw, little_endian)
+    if not raw:
+        return ""
+    return coded.text(raw, vr) if vr in _CODED_VRS else _plain(raw)
 
 
 def _plain(raw: bytes) -> str:

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from mmap import mmap
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from pydicom.datadict import dictionary_VR
 
@@ -82,17 +82,56 @@ def encoding_of(transfer_syntax: UID) -> Encoding:
     return _EXPLICIT_BE if transfer_syntax == EXPLICIT_VR_BE else _EXPLICIT_LE
 
 
+class Form(Protocol):
+    """What headers of a series have in common: all but the values of the elements `filled`."""
+
+    @property
+    def filled(self) -> frozenset[int]: ...
+
+
 @dataclass(slots=True)
 class Header:
     """`kept` are the top-level elements but bulk ones, as encoded; `values` the raw values that were wanted.
 
-    An absent attribute is no key of `values`, one without a value has b"".
+    An absent attribute is no key of `values`, one without a value has b"". `form`: by which it was read
+    (header_form.py).
     """
 
     transfer_syntax: UID
     encoding: Encoding
     kept: bytes
     values: dict[int, bytes]
+    form: Form | None = None
+
+
+class Place(NamedTuple):
+    """Where a top-level element of a header is: its length, its value, its end.
+
+    `is_open`: the length is undefined.
+    """
+
+    tag: int
+    length: int
+    value: int
+    end: int
+    is_open: bool
+
+
+def places_of(header: Header) -> list[Place]:
+    """The elements of what is kept, in the order in which they are encoded; little endian."""
+    kept, implicit = header.kept, header.encoding.implicit
+    walk = _Walk(kept, len(kept), header.encoding, _NONE)
+    places = []
+    position = 0
+    while position < len(kept):
+        element, end = walk.step(position)
+        is_short = (
+            not implicit and element.value - position == _IMPLICIT_HEADER.size and element.vr is not None
+        )
+        length = element.value - (2 if is_short else 4)
+        places.append(Place(element.tag, length, element.value, end, element.length == _UNDEFINED_LENGTH))
+        position = end
+    return places
 
 
 def scan(start: Buffer, transfer_syntax: UID, size: int, wanted: frozenset[int]) -> Header:
@@ -270,6 +309,13 @@ class _Walk:
         if position >= self._reach:
             return position
         return (_implicit_run if implicit else _explicit_run)(self._head, position, wanted, values)
+
+    def step(self, position: int) -> "tuple[_Element, int]":
+        """The element at `position` and where it ends."""
+        element = self._element(position, self._encoding.implicit)
+        if element.length == _UNDEFINED_LENGTH:
+            return element, self._skip_items(element)[0]
+        return element, element.value + element.length
 
     def _pass(self, position: int) -> int:
         """Take in the element at `position`; return the position behind it."""
