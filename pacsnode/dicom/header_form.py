@@ -8,11 +8,11 @@ form: little endian, with nothing left out of the header but Pixel Data of a kno
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
-from pacsnode.dicom.header import BULK_LIMIT, WINDOW, Buffer, Header, Place, places_of, scan
+from pacsnode.dicom.header import BULK_LIMIT, WINDOW, Buffer, Header, places_of, scan
 from pacsnode.dicom.sop_class import DEFLATED_TRANSFER_SYNTAXES
 from pacsnode.dicom.uid import UID
 
@@ -44,7 +44,6 @@ class _Sample:
     header: Header
     head: bytes
     bulk: int
-    places: Sequence[Place]
 
     @classmethod
     def of(cls, header: Header, head: bytes, size: int) -> Self | None:
@@ -61,15 +60,16 @@ class _Sample:
             end = length + 4
             if end + _LONG.unpack_from(head, length)[0] != size:
                 return None
-        return cls(header, head[:end], size - end, places_of(header))
+        return cls(header, head[:end], size - end)
 
     def differences(self, other: "_Sample") -> frozenset[int] | None:
         """The tags of elements with other values; None where more than values is different."""
-        if len(self.places) != len(other.places) or self.bulk != other.bulk:
+        places, others = places_of(self.header), places_of(other.header)
+        if len(places) != len(others) or self.bulk != other.bulk:
             return None
         tags = set()
         mine_from = its_from = 0
-        for mine, its in zip(self.places, other.places, strict=True):
+        for mine, its in zip(places, others, strict=True):
             if self.head[mine_from : mine.end] != other.head[its_from : its.end]:
                 if self.head[mine_from : mine.length] != other.head[its_from : its.length]:
                     return None
@@ -101,7 +101,7 @@ class HeaderForm:
     def of(cls, sample: _Sample, tags: frozenset[int], wanted: Collection[int]) -> Self:
         """The form of a header in which these elements are left blank."""
         blanks, at = [], 0
-        for place in sample.places:
+        for place in places_of(sample.header):
             if place.tag in tags:
                 length = _SHORT if place.value - place.length == _SHORT.size else _LONG
                 before = sample.head[at : place.length]
