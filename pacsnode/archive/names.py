@@ -75,12 +75,17 @@ def _one_of_several(column: str, value: str) -> Alternatives:
 
 
 def _anywhere(column: str, pattern: str) -> tuple[Term, tuple[Bound, ...]]:
-    """A pattern anywhere in a column; the trigrams of its pieces find the few rows to compare."""
+    """A pattern anywhere in a column; the trigrams of its pieces find the few rows to compare.
+
+    One that is a trigram between asterisks finds what it means, and nothing has to be compared.
+    """
     wanted = glob(f"*{pattern}*")
     pieces = pattern.replace("?", "*").split("*")
     trigrams = {piece[i : i + _TRIGRAM] for piece in pieces for i in range(len(piece) - _TRIGRAM + 1)}
     if column not in FULL_TEXT or not trigrams:
         return Term(column, Operator.GLOB), (wanted,)
+    if trigrams == {pattern.strip("*")} and "\0" not in pattern:
+        return Term(column, Operator.SEARCH), (_all_of(map(_quoted, trigrams)),)
     return Term(column, Operator.SEARCH_GLOB), (_all_of(map(_quoted, sorted(trigrams))), wanted)
 
 

@@ -48,7 +48,14 @@ SHAPES_KEPT: Final = 512  # statements; every client has a handful of shapes
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
 _INDEXED: Final = frozenset(
-    {Operator.EQUAL, Operator.PREFIX, Operator.PREFIX_GLOB, Operator.SEARCH_GLOB, Operator.NO_NAME}
+    {
+        Operator.EQUAL,
+        Operator.PREFIX,
+        Operator.PREFIX_GLOB,
+        Operator.SEARCH,
+        Operator.SEARCH_GLOB,
+        Operator.NO_NAME,
+    }
 )
 _PARENT: Final = {
     Level.STUDY: (patient, study.c.patient_fk),
@@ -85,20 +92,42 @@ def _condition(
     Where they are all there is, each is looked up for itself: SQLite would try all of them on every row that
     one has found, and take names apart for it. Beside other conditions that could find too much.
     """
-    alone = len(plan.conditions) == 1 and 1 < len(terms) <= UNIONS
-    if not alone or not _INDEXED.issuperset(term.operator for term in terms):
+    if not _is_looked_up(plan):
         return or_(*(_expression(term, names) for term in terms))
     looked_up = [_looked_up(term, names) for term in terms]
-    found = metadata.tables[_table(terms[0].column)].c.id.in_(union_all(*(rows for rows, _ in looked_up)))
+    number = _PARENT[plan.level][1] if _asks_its_parent(plan) else _column(f"{_table(terms[0].column)}.id")
+    found = number.in_(union_all(*(rows for rows, _ in looked_up)))
     if any(term.operator is Operator.SEARCH_GLOB for term in terms):
         return and_(found, or_(*(exactly for _, exactly in looked_up)))
     return found
+
+
+def _is_looked_up(plan: Plan) -> bool:
+    """Whether each term of the only condition is looked up for itself."""
+    if len(plan.conditions) != 1:
+        return False
+    terms = plan.conditions[0]
+    return 1 < len(terms) <= UNIONS and _INDEXED.issuperset(term.operator for term in terms)
+
+
+def _asks_its_parent(plan: Plan) -> bool:
+    """Whether the numbers of parents are all that a plan wants of them: their rows need not be read then."""
+    parent = _PARENT.get(plan.level)
+    if parent is None or not _is_looked_up(plan):
+        return False
+    (terms,) = plan.conditions
+    is_of_parent = all(_table(term.column) == parent[0].name for term in terms)
+    compares = any(term.operator is Operator.SEARCH_GLOB for term in terms)
+    return is_of_parent and not compares and {_table(name) for name in plan.columns} == {plan.level.table}
 
 
 def _looked_up(
     term: Term, names: Iterator[BindParameter[object]]
 ) -> tuple[Select[tuple[int]], ColumnElement[bool]]:
     """The numbers of the rows that a term finds, perhaps too many, and what decides of them."""
+    if term.operator is Operator.SEARCH:
+        rows = _search(term.column, next(names))
+        return rows, _column(f"{_table(term.column)}.id").in_(rows)
     if term.operator is Operator.SEARCH_GLOB:
         rows = _search(term.column, next(names))
         return rows, _column(term.column).op("GLOB")(next(names))
@@ -115,6 +144,8 @@ def _column(name: str) -> ColumnElement[object]:
 
 def _source(plan: Plan) -> FromClause:
     """The table of the level, and those above it as far up as the plan looks."""
+    if _asks_its_parent(plan):
+        return TABLE_OF[plan.level]
     conditioned = {_table(term.column) for condition in plan.conditions for term in condition}
     named = conditioned | set(map(_table, plan.columns))
     top = min((level.depth for level in Level if level.table in named), default=plan.level.depth)
