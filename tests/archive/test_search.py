@@ -162,7 +162,7 @@ ASKED = {
         "*=*", "^^",
         "*müller*",
         "MÜLLER^*", "DOE^JOHN\\ROE*", "a*b", "*x=y*", "DOE^J*^*", "*'NE?L*", '*"oe*', "*ohn*", "*oh*",
-        "*hn^*",
+        "*hn^*", "**doe**", "*[a]*", "*^jo*", "*üll*", "*?doe*", "*ohn", "*O'N*",
     ],
     "OtherPatientNames": ["ROE^JANE", "roe*", "A*D", "?OE^J", "DOE^*"],
     "ReferringPhysicianName": ["MEYER^EVA", "*eye*", "*a", "M?YER*"],
