@@ -232,34 +232,30 @@ class Layout:
 
     def holds(self, path: str, content: bytes) -> bool:
         """Whether a file is there and has this content on the disk; raises OSError."""
-        try:
-            with open(self.absolute(path), "rb", buffering=0) as file:
-                # What the kernel still has of it may be what it could not write.
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                return file.read(len(content) + 1) == content
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if error.errno == errno.EIO:
-                return False
-            raise
+        return self._on_disk(path, len(content) + 1) == content
 
     def is_whole(self, path: str, size: int, of_data_set: bytes) -> bool:
         """Whether a file is there, as long and with a data set of this digest; raises OSError."""
-        try:
-            with open(self.absolute(path), "rb") as file:
-                content = file.read(size + 1)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if error.errno == errno.EIO:
-                return False
-            raise
+        content = self._on_disk(path, size + 1)
         try:
             data = memoryview(content)[data_offset_of(content) :]
         except CannotUnderstand:
             return False
         return len(content) == size and digest(data).digest() == of_data_set
+
+    def _on_disk(self, path: str, most: int) -> bytes:
+        """What a file begins with; nothing where it is not there or cannot be read. Raises OSError."""
+        try:
+            with open(self.absolute(path), "rb", buffering=0) as file:
+                # What the kernel still has of it may be what it could not write.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                return file.read(most)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return b""
+            raise
 
     def is_incoming(self, path: str) -> bool:
         """Whether a file of incoming/ is one of ours; what others have put there is not to be removed."""
