@@ -11,6 +11,7 @@ files as well. That this file is there tells a start that the last run did not s
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -59,11 +60,15 @@ class Announced:
         self._next = (self._next + 1) % SLOTS
 
     def close(self, *, done: bool) -> None:
-        """Let go of it; `done`: every object that was named is stored, or is gone."""
+        """Let go of it; `done`: every object that was named is stored, or is gone.
+
+        A disk that does not even remove it has the next start look again, where all is well.
+        """
         os.close(self._descriptor)
         if done:
-            self._path.unlink(missing_ok=True)
-            self._layout.sync_folder(self._layout.journal)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+                self._layout.sync_folder(self._layout.journal)
 
 
 def read_announced(layout: Layout) -> Sequence[Announcement] | None:

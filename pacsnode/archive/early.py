@@ -7,7 +7,7 @@ may fail: then the writer takes the object back and refuses it. Nobody is told t
 on the strength of its row: whatever comes under its UID waits.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from pacsnode.archive.announced import MOST, SLOTS, Announced, Announcement
@@ -59,8 +59,11 @@ class Early:
         if self._lost and self._concerns(arrivals):
             raise OutOfResources("storage failed: what was refused before could not be removed")
 
-    def settle(self, verdicts: Iterable[Verdict]) -> bool:
-        """The journal has a group, or has failed; whether any of it is lost. In any thread."""
+    def settle(self, verdicts: Iterable[Verdict]) -> Collection[int]:
+        """The journal has a group, or has failed: the tokens of what is lost. In any thread.
+
+        The writer may have taken that back by the time this returns, so `lost` would not tell.
+        """
         lost = {}
         for verdict in verdicts:
             arrival = verdict.arrival
@@ -71,7 +74,7 @@ class Early:
             else:
                 self._forget(arrival)
         self._lost.update(lost)
-        return bool(lost)
+        return lost.keys()
 
     @property
     def lost(self) -> dict[int, Verdict]:

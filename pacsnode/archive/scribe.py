@@ -81,15 +81,17 @@ class Scribe:
             with self._calling:
                 if not self._awaited or not self._awaited[0][0].is_told:
                     return
-                self._awaited[0][1]()
-                self._awaited.popleft()
+                _, then = self._awaited.popleft()
+                then()
 
     def catch_up(self) -> None:
         """Wait until every group that waited for the journal has been seen to."""
         while self._awaited:
-            with suppress(IndexError):  # the scribe has just seen to the last
+            with suppress(IndexError):  # the scribe has just begun with the last
                 self._awaited[-1][0].has_come()
             self._call_due()
+        with self._calling:  # and has ended
+            pass
 
     def revoke(self, objects: Iterable[SmallObject]) -> list[Durability]:
         """Have it noted that they were not kept."""

@@ -203,7 +203,7 @@ class Writer:
 
     def _answer(self, group: _Group, verdicts: Sequence[Verdict]) -> None:
         """Answer a group that the journal has, all but what it has not; in this thread or in the scribe's."""
-        lost = self._early.lost if self._early.settle(verdicts) else {}
+        lost = self._early.settle(verdicts)
         results = [(v.arrival.future, v.result) for v in verdicts if v.arrival.token not in lost]
         if lost:
             self._queue.put(_Loss())

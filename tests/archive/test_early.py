@@ -6,7 +6,8 @@ import shutil
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from pacsnode.archive.files import Layout
 from pacsnode.archive.index import Index
 from pacsnode.archive.instance import Outcome, Stored
 from pacsnode.archive.journal import Segment
+from pacsnode.archive.judge import Verdict
 from pacsnode.archive.reconcile import rebuild, verify
+from pacsnode.archive.writer import Writer
 from pacsnode.errors import OutOfResources
 from tests.archive.conftest import OpenArchive, store
 from tests.archive.test_journal import DAMAGES, journaled, lose_index, whole
@@ -246,6 +249,53 @@ async def test_what_cannot_be_taken_back_is_not_confirmed_either(
     assert verify(root, deep=True).rows == 2
 
 
+async def test_what_is_taken_back_while_its_group_is_answered_is_not_confirmed(
+    open_archive: OpenArchive, root: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer may look between the scribe's finding that an object is lost and the scribe's answers."""
+    settle, tell = early.Early.settle, Writer._settle
+    told: list[Stored | Exception] = []
+
+    def slowly(self: early.Early, verdicts: Sequence[Verdict]) -> object:
+        lost = settle(self, verdicts)
+        limit = time.monotonic() + 10
+        while lost and made(1).sop in rows(root) and time.monotonic() < limit:
+            time.sleep(0.005)
+        return lost
+
+    def noted(self: Writer, results: list[tuple[asyncio.Future[Stored], Stored | Exception]]) -> None:
+        told.extend(result for _, result in results)
+        tell(self, results)
+
+    monkeypatch.setattr(early.Early, "settle", slowly)
+    monkeypatch.setattr(Writer, "_settle", noted)
+    async with open_archive(sync="file") as archive:
+        disk.failures = [disk_full()]
+        first = asyncio.create_task(store(archive, made(1)))
+        await eventually(lambda: rows(root) == [made(1).sop], "the row is there")
+        disk.release()
+        await asyncio.sleep(0.05)
+        second = await store(archive, made(2))  # has the writer look
+        with pytest.raises(OutOfResources):
+            await first
+    assert [type(one) for one in told if isinstance(one, Exception)] == [OutOfResources]
+    assert [one.sop_instance for one in told if isinstance(one, Stored)] == [second.sop_instance]
+
+
+async def test_a_disk_that_fails_at_the_stop_does_not_keep_the_root(
+    open_archive: OpenArchive, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        async with open_archive(sync="file") as archive:
+            await store(archive, made(1))
+            patched.setattr(Layout, "sync_folder", broken)
+    async with open_archive(sync="file") as archive:
+        assert (await store(archive, made(1))).outcome is Outcome.DUPLICATE
+
+
 async def test_the_writer_does_not_run_away_from_the_journal(
     open_archive: OpenArchive, root: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +320,7 @@ from pathlib import Path
 import pacsnode.archive.files, pacsnode.archive.index, pacsnode.archive.announced
 from pacsnode.archive.archive import Archive, ArchiveOptions
 from pacsnode.archive.journal import Segment
+from pacsnode.archive.judge import Verdict
 from tests.archive.conftest import store
 from tests.support.objects import made
 
