@@ -10,23 +10,26 @@ from pacsnode.dicom.uid import UID
 MOST: Final = 64  # commits read at once; each has 256 instances at most
 MOST_BY_SERIES: Final = 4096  # where a row a series is wanted only
 
+# The instances of commits `c`, as `number`.
+NUMBERS: Final = "json_each('[' || replace(c.instances, ' ', ',') || ']') number"
+
 _NEWEST: Final = "SELECT coalesce(max(sequence), 0) FROM change"
-_ARRIVED: Final = """
+_ARRIVED: Final = f"""
     SELECT c.sequence, i.id, i.sop_class_uid, i.sop_instance_uid, s.series_instance_uid, t.study_instance_uid,
            s.modality, i.source_ae, i.transfer_syntax, i.stored_at
     FROM (SELECT * FROM change WHERE sequence > ? ORDER BY sequence LIMIT ?) c
-    JOIN json_each('[' || replace(c.instances, ' ', ',') || ']') number
+    JOIN {NUMBERS}
     JOIN instance i ON i.id = number.value
     JOIN series s ON s.id = i.series_fk
     JOIN study t ON t.id = s.study_fk
     ORDER BY c.sequence, number.key
 """
 
-_GROWN: Final = """
+_GROWN: Final = f"""
     SELECT s.series_instance_uid, t.study_instance_uid, s.modality
     FROM (
         SELECT DISTINCT i.series_fk FROM change c
-        JOIN json_each('[' || replace(c.instances, ' ', ',') || ']') number
+        JOIN {NUMBERS}
         JOIN instance i ON i.id = number.value
         WHERE c.sequence > ? AND c.sequence <= ?
     ) touched

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from pacsnode.archive.aliases import Alias
 from pacsnode.archive.answers import Answers
+from pacsnode.archive.changes import NUMBERS
 from pacsnode.archive.parents import ParentRows, StudyConflict, insert, recount_patient, recount_study
 from pacsnode.archive.patients import change_aliases
 from pacsnode.archive.rows import InstanceRow, column_names
@@ -217,8 +218,7 @@ class Index:
         row = self._execute(
             "SELECT max((SELECT coalesce(max(id), 0) FROM instance),"
             " (SELECT coalesce(max(id), 0) FROM conflict),"
-            " (SELECT coalesce(max(number.value), 0) FROM change"
-            " JOIN json_each('[' || replace(instances, ' ', ',') || ']') number))"
+            f" (SELECT coalesce(max(number.value), 0) FROM change c JOIN {NUMBERS}))"
         ).fetchone()
         return int(row[0]) + 1
 

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from pacsnode.archive.announced import SLOTS, Announcement, read_announced
+from pacsnode.archive.changes import NUMBERS
 from pacsnode.archive.files import Layout, digest
 from pacsnode.archive.instance import SMALL
 from pacsnode.archive.journal_frames import Record, read_journal
@@ -194,7 +195,7 @@ def _unfounded(connection: sqlite3.Connection, layout: Layout, journaled: Contai
     rows = connection.execute(
         "SELECT i.id, i.path, i.size, i.digest"
         " FROM (SELECT instances FROM change ORDER BY sequence DESC LIMIT ?) c"
-        " JOIN json_each('[' || replace(c.instances, ' ', ',') || ']') number"
+        f" JOIN {NUMBERS}"
         " JOIN instance i ON i.id = number.value WHERE i.size <= ?",
         (SLOTS, SMALL + _MOST_META),
     )
