@@ -101,6 +101,10 @@ class PeerUnreachable(RemoteError):
     """No transport connection could be made."""
 
 
+class PeerNotListening(PeerUnreachable):
+    """The peer's computer is there; nobody listens on the port."""
+
+
 class PeerTimeout(RemoteError):
     """The peer did not answer in time."""
 

@@ -12,7 +12,13 @@ from typing import Final
 
 from pacsnode.config import Peer
 from pacsnode.dicom.uid import UID
-from pacsnode.errors import AssociationAborted, AssociationRejected, PeerTimeout, PeerUnreachable
+from pacsnode.errors import (
+    AssociationAborted,
+    AssociationRejected,
+    PeerNotListening,
+    PeerTimeout,
+    PeerUnreachable,
+)
 from pacsnode.net.association import Association
 from pacsnode.net.scu import ServiceUser
 from pacsnode.net.service import ServiceClass, ServiceRegistry
@@ -86,7 +92,8 @@ async def _open(
     except TimeoutError:
         raise PeerTimeout(f"{peer} did not take the connection within {timeouts.artim:g} s") from None
     except OSError as error:
-        raise PeerUnreachable(f"{peer} cannot be reached: {reason_of(error)}") from None
+        kind = PeerNotListening if isinstance(error, ConnectionRefusedError) else PeerUnreachable
+        raise kind(f"{peer} cannot be reached: {reason_of(error)}") from None
     return opened[0]
 
 

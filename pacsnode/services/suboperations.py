@@ -14,7 +14,7 @@ from pacsnode.config import Peer
 from pacsnode.dicom.sop_class import name_of
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.status import DUPLICATE_SOP_INSTANCE, SUCCESS, is_warning
-from pacsnode.errors import AssociationAborted, OperationError, RemoteError
+from pacsnode.errors import AssociationAborted, OperationError, PeerNotListening, RemoteError
 from pacsnode.net.requestor import connect
 from pacsnode.net.scu import ServiceUser
 from pacsnode.net.timeouts import Timeouts
@@ -27,6 +27,8 @@ MAKING_LANES: Final = 3  # objects made or sent at once: the workers go on while
 FRUITLESS: Final = 2  # associations lost in a row with nothing stored, then the destination is given up
 SHARES: Final = 8  # for each of several associations: so many turns at what is to be sent
 MAX_SHARE: Final = 64  # objects
+# GDCM's gdcmscu begins to listen when its C-MOVE request is on its way, and waits for ever when nobody comes.
+LISTENS_SOON: Final = (0.05, 0.15, 0.4)  # seconds before each other try
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,11 @@ class SubOperations:
             return None
         self._opening.add(task)
         try:
+            for delay in LISTENS_SOON:
+                try:
+                    return await stack.enter_async_context(_connection(contexts, route))
+                except PeerNotListening:
+                    await asyncio.sleep(delay)
             return await stack.enter_async_context(_connection(contexts, route))
         except asyncio.CancelledError:
             if self._stopped and not task.uncancel():

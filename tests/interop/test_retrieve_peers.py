@@ -274,7 +274,10 @@ async def test_getscu_gets_every_object_that_can_be_had_uncompressed(filled: Fil
 
 @needs("gdcmscu")
 async def test_gdcmscu_moves_to_itself(filled: Filled, tmp_path: Path) -> None:
-    """It ends by abort() after a clean release, see test_gdcm."""
+    """It ends by abort() after a clean release, see test_gdcm.
+
+    When nobody comes to the port that it opens after its request was sent, it waits for ever.
+    """
     item = filled.item("CT_small.dcm")
     with structlog.testing.capture_logs() as events:
         await run(

@@ -274,6 +274,20 @@ async def test_a_destination_that_is_down(settings_of: SettingsOf) -> None:
     assert lost["objects"] == 3
 
 
+async def test_a_destination_that_begins_to_listen_after_it_asked(settings_of: SettingsOf) -> None:
+    """As gdcmscu does: between its request and its listening, a connection is refused."""
+    address = free_address()
+    async with node_with(settings_of, study_of(3), address) as node:
+        asked = asyncio.ensure_future(move(node))
+        with structlog.testing.capture_logs() as events:
+            await asyncio.sleep(0.1)
+            async with Destination(port=int(address.rpartition(":")[2])) as destination:
+                final = (await asked)[-1]
+    assert (final.status, final.suboperations) == (SUCCESS, counted(3))
+    assert len(destination.received) == 3
+    assert "destination.lost" not in [event["event"] for event in events]
+
+
 async def test_a_destination_that_rejects(settings_of: SettingsOf) -> None:
     async with (
         Destination(callers=frozenset()) as destination,

@@ -49,6 +49,7 @@ class Destination(ServiceClass):
     window: int = 1
     callers: frozenset[str] | None = None
     max_pdu_length: int = 16384
+    port: int = 0
     received: list[Received] = field(default_factory=list)
     acceptor: Acceptor = field(init=False)
 
@@ -85,7 +86,7 @@ class Destination(ServiceClass):
             allowed_calling_aes=self.callers,
             window=(self.window, self.window),
         )
-        options = AcceptorOptions(port=0, max_pdu_length=self.max_pdu_length)
+        options = AcceptorOptions(port=self.port, max_pdu_length=self.max_pdu_length)
         self.acceptor = Acceptor(options, ServiceRegistry((self,)), lambda: policy)
         await self.acceptor.start()
         return self
