@@ -29,9 +29,10 @@ from pacsnode.archive.sql import sql_of
 from pacsnode.archive.statement import plan_for
 from pacsnode.dicom.fuzzy import name_words
 from pacsnode.dicom.header import encoding_of
-from pacsnode.dicom.identifier import RequestIdentifier, ResponseEncoder
+from pacsnode.dicom.identifier import ResponseEncoder
 from pacsnode.dicom.information_model import InformationModel
 from pacsnode.dicom.query import Query, QueryOptions, level_of, query_of
+from pacsnode.dicom.request_identifier import RequestIdentifier
 from pacsnode.dicom.sop_class import EXPLICIT_VR_LE
 from pacsnode.dicom.text import person_name_key
 

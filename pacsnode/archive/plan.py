@@ -32,6 +32,8 @@ class Operator(Enum):
     UNKNOWN = auto()  # "", or NULL for numbers; binds nothing
     NO_NAME = auto()  # no component group at all; binds nothing
 
+    __hash__ = object.__hash__  # as Level: plans are looked up by all their terms
+
 
 @dataclass(frozen=True, slots=True)
 class Term:

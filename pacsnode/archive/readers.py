@@ -99,11 +99,7 @@ class Readers:
 
     async def acquire(self) -> Reader:
         """A connection for one statement, to be given back. Raises OutOfResources when none becomes free."""
-        try:
-            async with asyncio.timeout(WAIT):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise OutOfResources("too many queries at once") from None
+        await self._take_slot()
         try:
             if self._has_a_crowd():
                 await self._wait_for_others()
@@ -113,6 +109,16 @@ class Readers:
             raise
         self._taken_at[connection] = time.monotonic()
         return connection
+
+    async def _take_slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()  # at once: a clock for it would cost more
+            return
+        try:
+            async with asyncio.timeout(WAIT):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise OutOfResources("too many queries at once") from None
 
     def release(self, connection: Reader, *, usable: bool = True) -> None:
         """Take a connection back; its statement has ended, or it is not to be used again."""

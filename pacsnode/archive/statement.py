@@ -28,6 +28,10 @@ _MOST_TERMS: Final = 900  # of one key; SQLite takes an OR of 1,000
 _PADDED_DIGITS: Final = 6  # Series and Instance Numbers with leading zeros are met up to this length
 _ZONES_APART: Final = 2  # days at most between two clocks: from -12:00 to +14:00 are 26 hours
 
+_COLUMNS: Final = {
+    attribute.tag: f"{attribute.level.table}.{attribute.column}" for attribute in BY_TAG.values()
+}
+
 # Attributes of a date that have one of the time beside them.
 _PAIRS: Final = tuple(
     (attribute.tag, time.tag)
@@ -110,7 +114,7 @@ def _may_be_unknown(attribute: Attribute, query: Query) -> bool:
 
 
 def _column(attribute: Attribute) -> str:
-    return f"{attribute.level.table}.{attribute.column}"
+    return _COLUMNS[attribute.tag]
 
 
 def _is_only_narrowed(attribute: Attribute, key: Key) -> bool:
@@ -238,8 +242,10 @@ def _is_zoned(key: Key) -> bool:
 
     Nobody tells on which clock a patient was born.
     """
+    if key.timezone is None:
+        return False
     attribute = key.attribute
-    return key.timezone is not None and attribute is not None and attribute.level is not Level.PATIENT
+    return attribute is not None and attribute.level is not Level.PATIENT
 
 
 def _around(attribute: Attribute, key: Key, match_unknown: bool) -> Alternatives:
@@ -259,6 +265,8 @@ def _around(attribute: Attribute, key: Key, match_unknown: bool) -> Alternatives
 def _zoned_pairs(query: Query, columns: list[str]) -> Iterator[ZonedPair]:
     """The dates and times to move; what is needed beside the answer is appended to `columns`."""
     keys = {key.tag: key for key in query.keys if _is_zoned(key)}
+    if not keys:
+        return
     combined = set(dict(_combined_pairs(query))) if query.combined_date_time else set()
     for date_tag, time_tag in _PAIRS:
         date, time = keys.get(date_tag), keys.get(time_tag)

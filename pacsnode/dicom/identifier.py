@@ -1,31 +1,31 @@
-"""Identifiers of C-FIND: requests read, responses written (PS3.4 C.4.1.1.3, PS3.5 7.1). Pure.
+"""Identifiers that answer a C-FIND, written (PS3.4 C.4.1.1.3.2, PS3.5 7.1). Pure.
 
-Responses are written by hand: a query may have 100,000 of them, of a dozen short elements each.
+By hand: a query may have 100,000 of them, of a dozen short elements each.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import repeat
 from typing import Final, cast
 
 from pydicom.datadict import dictionary_VR
 
-from pacsnode.dicom.element import BINARY_VRS, STRUCT_OF, DataSet, Element, Item, Value
-from pacsnode.dicom.header import Encoding, encoding_of, scan
+from pacsnode.dicom.element import BINARY_VRS, STRUCT_OF, Element, Item, Value
+from pacsnode.dicom.header import Encoding
 from pacsnode.dicom.information_model import (
+    BY_TAG,
     INSTANCE_AVAILABILITY,
     QUERY_RETRIEVE_LEVEL,
     RETRIEVE_AE_TITLE,
     SPECIFIC_CHARACTER_SET,
     TIMEZONE_OFFSET_FROM_UTC,
 )
-from pacsnode.dicom.query import MAX_DEPTH, Query, RequestedKey
+from pacsnode.dicom.query import Query
 from pacsnode.dicom.text import charset_for, encode
-from pacsnode.dicom.uid import UID
-from pacsnode.errors import InvalidIdentifier
 
 # VRs with two reserved bytes and a length of four (PS3.5 Table 7.1-1).
 _LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
@@ -34,64 +34,11 @@ _WORD_SIZE: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}  # bytes
 _MAX_SHORT: Final = 0xFFFE  # bytes a length of two can tell
 _KNOWN: Final = 64  # numbers kept of each key: most counts are small
 _LENGTHS_AT_HAND: Final = 256  # the lengths of nearly all values, packed once
+LAYOUTS: Final = 32  # of answers, kept: clients ask for the same keys again and again
+KEYS_OF_LAYOUT: Final = 64  # of those kept, at most; each comes to 30 KB
 
 RowValue = Value | int | None
 """A value of a match: None and "" are both sent with zero length."""
-
-
-class RequestIdentifier:
-    """The identifier of a C-FIND request."""
-
-    __slots__ = ("_data_set",)
-
-    def __init__(self, data: bytes, transfer_syntax: UID) -> None:
-        """Raises CannotUnderstand."""
-        scan(data, transfer_syntax, len(data), frozenset())  # pydicom ends quietly at a cut-off value
-        self._data_set = DataSet.parse(data, encoding_of(transfer_syntax))
-
-    @property
-    def character_set(self) -> str:
-        return self._data_set.text(SPECIFIC_CHARACTER_SET, "CS")
-
-    @property
-    def level(self) -> str:
-        """Query/Retrieve Level as sent; "" when missing."""
-        return self._data_set.text(QUERY_RETRIEVE_LEVEL, "CS")
-
-    def requested(self) -> tuple[RequestedKey, ...]:
-        """All elements, sequences with their items. Raises InvalidIdentifier when nested too deep."""
-        return _requested(self._data_set, 0)
-
-
-def _requested(data_set: DataSet, depth: int) -> tuple[RequestedKey, ...]:
-    return tuple(_requested_key(data_set, tag, depth) for tag in data_set.tags())
-
-
-def _requested_key(data_set: DataSet, tag: int, depth: int) -> RequestedKey:
-    """A key with the VR its attribute has: some peers write another one, and would be misunderstood."""
-    encoded = data_set.vr_of(tag)
-    vr = _own_vr(tag, encoded)
-    if "SQ" not in (vr, encoded):
-        read_as = vr if encoded in BINARY_VRS else encoded
-        return RequestedKey(tag, vr, "" if read_as in BINARY_VRS else data_set.text(tag, read_as))
-    if vr != encoded and not data_set.is_empty(tag):
-        raise InvalidIdentifier(
-            f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is encoded as {encoded}, not {vr}", (tag,)
-        )
-    if vr != "SQ":
-        return RequestedKey(tag, vr)
-    if depth >= MAX_DEPTH:
-        raise InvalidIdentifier("sequences are nested too deep", (tag,))
-    return RequestedKey(tag, vr, items=tuple(_requested(item, depth + 1) for item in data_set.items(tag)))
-
-
-def _own_vr(tag: int, encoded: str) -> str:
-    """The VR of an attribute by PS3.6; as encoded where that leaves a choice, or does not know it."""
-    try:
-        vr = dictionary_VR(tag)
-    except KeyError:
-        return encoded
-    return vr if len(vr) == 2 else encoded
 
 
 @cache
@@ -246,6 +193,45 @@ class _Elements:
         return (map(self._heads.__getitem__, lengths), texts, map(self._pads.__getitem__, lengths))
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How answers with the same keys and constants are written.
+
+    `between`: the constants that come before each key, then those behind the last. `is_plain`: unless its
+    values are not, an answer consists of `elements`.
+    """
+
+    writer: ElementWriter
+    keys: tuple[tuple[int, str], ...]
+    between: tuple[bytes, ...]
+    elements: tuple[_Elements, ...]
+    is_plain: bool
+
+    def encode(self, matches: Sequence[Sequence[RowValue]]) -> list[bytes]:
+        """Answers whose values are plain, and one at least. Raises one of _NOT_PLAIN."""
+        columns = zip(*matches, strict=True)
+        keys = zip(self.elements, columns, strict=True)
+        parts = [part for elements, values in keys for part in elements.parts(values)]
+        end = self.between[-1].decode("latin_1")
+        return ["".join(texts).encode("latin_1") for texts in zip(*parts, repeat(end))]
+
+
+@lru_cache(maxsize=LAYOUTS)
+def _layout_of(
+    encoding: Encoding, constants: Sequence[tuple[int, str, str]], keys: tuple[tuple[int, str], ...]
+) -> _Layout:
+    writer = ElementWriter(encoding)
+    between: list[bytes] = []
+    for tag, _ in [*keys, (1 << 32, "")]:
+        before = [constant for constant in constants if constant[0] < tag]
+        constants = constants[len(before) :]
+        between.append(b"".join(writer.element(*constant, charset="") for constant in before))
+    elements = [_Elements(writer, at, tag, vr) for at, (tag, vr) in zip(between, keys, strict=False)]
+    # Of a kept header, binary numbers come as text.
+    is_plain = bool(keys) and all(tag in BY_TAG or not _is_binary(vr) for tag, vr in keys)
+    return _Layout(writer, keys, tuple(between), tuple(elements), is_plain)
+
+
 class ResponseEncoder:
     """Writes the identifiers that answer one query.
 
@@ -255,29 +241,18 @@ class ResponseEncoder:
     """
 
     def __init__(self, query: Query, encoding: Encoding, retrieve_ae: str) -> None:
-        self._charset = query.character_set
-        self._writer = ElementWriter(encoding)
-        constants = [
+        constants = (
             (QUERY_RETRIEVE_LEVEL, "CS", query.level.value),
             (RETRIEVE_AE_TITLE, "AE", retrieve_ae),
             (INSTANCE_AVAILABILITY, "CS", "ONLINE"),
             *([(TIMEZONE_OFFSET_FROM_UTC, "SH", query.timezone)] if query.timezone else []),
             *((tag, dictionary_VR(tag), "") for tag in sorted(query.valueless)),
-        ]
-        self._keys = [(key.tag, key.vr) for key in query.keys]
-        self._form = (encoding, self._charset, tuple(constants), tuple(self._keys))
-        # Of a kept header, binary numbers come as text.
-        self._plain = not any(key.attribute is None and _is_binary(key.vr) for key in query.keys)
-        self._between: list[bytes] = []  # constants that come before each key, then those behind the last
-        for tag, _ in [*self._keys, (1 << 32, "")]:
-            before = [constant for constant in constants if constant[0] < tag]
-            constants = constants[len(before) :]
-            self._between.append(b"".join(self._writer.element(*constant, charset="") for constant in before))
-        self._elements = [
-            _Elements(self._writer, between, tag, vr)
-            for between, (tag, vr) in zip(self._between, self._keys, strict=False)
-        ]
-        self._end = self._between[-1].decode("latin_1")
+        )
+        keys = tuple([(key.tag, key.vr) for key in query.keys])
+        self._charset = query.character_set
+        layout_of = _layout_of if len(keys) <= KEYS_OF_LAYOUT else _layout_of.__wrapped__
+        self._layout = layout_of(encoding, constants, keys)
+        self._form = (encoding, self._charset, constants, keys)
 
     @property
     def form(self) -> Hashable:
@@ -286,32 +261,27 @@ class ResponseEncoder:
 
     def encode(self, matches: Sequence[Sequence[RowValue]]) -> list[bytes]:
         """The identifier of each match; its values are in the order of the keys of the query."""
-        if not (self._plain and self._keys and matches):
+        if not (self._layout.is_plain and matches):
             return [self._encode_any(values) for values in matches]
         try:
-            return self._encode_plain(matches)
+            return self._layout.encode(matches)
         except _NOT_PLAIN:
             return [self._encode_one(values) for values in matches]
 
-    def _encode_plain(self, matches: Sequence[Sequence[RowValue]]) -> list[bytes]:
-        columns = zip(*matches, strict=True)
-        keys = zip(self._elements, columns, strict=True)
-        parts = [part for elements, values in keys for part in elements.parts(values)]
-        return ["".join(texts).encode("latin_1") for texts in zip(*parts, repeat(self._end))]
-
     def _encode_one(self, values: Sequence[RowValue]) -> bytes:
         try:
-            return self._encode_plain([values])[0]
+            return self._layout.encode([values])[0]
         except _NOT_PLAIN:
             return self._encode_any(values)
 
     def _encode_any(self, values: Sequence[RowValue]) -> bytes:
         """Sequences, long values, text that is not ASCII."""
-        charset = _charset_of(self._keys, values, self._charset)
-        parts = [self._writer.element(SPECIFIC_CHARACTER_SET, "CS", charset, "")] if charset else []
-        for between, (tag, vr), value in zip(self._between, self._keys, values, strict=False):
-            parts += (between, self._writer.element(tag, vr, value, charset))
-        parts.append(self._between[-1])
+        layout, writer = self._layout, self._layout.writer
+        charset = _charset_of(layout.keys, values, self._charset)
+        parts = [writer.element(SPECIFIC_CHARACTER_SET, "CS", charset, "")] if charset else []
+        for between, (tag, vr), value in zip(layout.between, layout.keys, values, strict=False):
+            parts += (between, writer.element(tag, vr, value, charset))
+        parts.append(layout.between[-1])
         return b"".join(parts)
 
 

@@ -18,19 +18,14 @@ class Level(Enum):
     SERIES = "SERIES"
     IMAGE = "IMAGE"
 
-    @property
-    def depth(self) -> int:
-        """0 for PATIENT down to 3 for IMAGE."""
-        return _DEPTH[self]
+    depth: int  # 0 for PATIENT down to 3 for IMAGE
+    table: str  # of the index, with one row per entity of this level
 
-    @property
-    def table(self) -> str:
-        """The table of the index that holds one row per entity of this level."""
-        return _TABLE[self]
+    __hash__ = object.__hash__  # a member is one object; Enum would hash its name, at the cost of a call
 
-
-_DEPTH = {level: depth for depth, level in enumerate(Level)}
-_TABLE = {Level.PATIENT: "patient", Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "instance"}
+    def __init__(self, word: str) -> None:
+        self.depth = len(type(self).__members__)
+        self.table = "instance" if word == "IMAGE" else word.lower()
 
 
 class KeyType(Enum):
@@ -78,6 +73,8 @@ class InformationModel(Enum):
     PATIENT_STUDY_ONLY = "Patient/Study Only"
     COMPOSITE_INSTANCE_ROOT = "Composite Instance Root"
     WITHOUT_BULK_DATA = "Composite Instance Without Bulk Data"
+
+    __hash__ = object.__hash__  # as Level
 
     @property
     def levels(self) -> tuple[Level, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VM
@@ -257,6 +258,8 @@ def _key_of(request: RequestedKey, reading: Reading, depth: int) -> Key:
     tag, vr = request.tag, request.vr
     if vr == "SQ":
         return _sequence_key(request, reading, depth)
+    if not request.text and reading.timezone is None:
+        return _universal(tag, vr)
     text = request.text.strip(" \0")
     if reading.empty_values and text == EMPTY_VALUE:
         return Key(tag, vr, Matching.EMPTY)
@@ -278,6 +281,11 @@ def _key_of(request: RequestedKey, reading: Reading, depth: int) -> Key:
             raise InvalidIdentifier(f"({_name(tag)}): the pattern is too long", (tag,))
         return Key(tag, vr, Matching.WILDCARD, values, fuzzy=fuzzy)
     return Key(tag, vr, Matching.SINGLE, values, fuzzy=fuzzy)
+
+
+@lru_cache(maxsize=4096)
+def _universal(tag: int, vr: str) -> Key:
+    return Key(tag, vr, Matching.UNIVERSAL)
 
 
 def _may_have_several(tag: int) -> bool:

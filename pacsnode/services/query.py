@@ -6,9 +6,10 @@ from contextlib import aclosing
 from typing import Final
 
 from pacsnode.dicom.header import encoding_of
-from pacsnode.dicom.identifier import RequestIdentifier, ResponseEncoder
+from pacsnode.dicom.identifier import ResponseEncoder
 from pacsnode.dicom.information_model import InformationModel
 from pacsnode.dicom.query import Query, QueryOptions, level_of, query_of
+from pacsnode.dicom.request_identifier import RequestIdentifier
 from pacsnode.dicom.sop_class import PATIENT_ROOT_FIND, PATIENT_STUDY_ONLY_FIND, STUDY_ROOT_FIND
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.command import CommandField

@@ -15,8 +15,9 @@ from typing import ClassVar, Final
 from pacsnode.archive.locate import Located
 from pacsnode.config import Peer
 from pacsnode.dicom.header import encoding_of
-from pacsnode.dicom.identifier import ElementWriter, RequestIdentifier
+from pacsnode.dicom.identifier import ElementWriter
 from pacsnode.dicom.information_model import InformationModel
+from pacsnode.dicom.request_identifier import RequestIdentifier
 from pacsnode.dicom.retrieval import Retrieval
 from pacsnode.dicom.uid import UID, AETitle
 from pacsnode.dimse.command import PRIORITY_MEDIUM, CommandField, Element

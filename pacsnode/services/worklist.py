@@ -6,7 +6,8 @@ from contextlib import aclosing
 from typing import Final
 
 from pacsnode.dicom.header import encoding_of
-from pacsnode.dicom.identifier import RequestIdentifier, encode_item
+from pacsnode.dicom.identifier import encode_item
+from pacsnode.dicom.request_identifier import RequestIdentifier
 from pacsnode.dicom.sop_class import MODALITY_WORKLIST_FIND
 from pacsnode.dicom.uid import UID
 from pacsnode.dimse.command import CommandField

@@ -1,12 +1,9 @@
-"""Identifiers of C-FIND, read and written; pydicom reads what is written here (PS3.4 C.4.1.1.3)."""
+"""Identifiers of C-FIND responses; pydicom reads what is written here (PS3.4 C.4.1.1.3)."""
 
-from contextlib import suppress
 from io import BytesIO
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-from pydicom import Dataset, Sequence
+from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
@@ -14,12 +11,10 @@ from pydicom.filewriter import write_dataset
 
 from pacsnode.dicom.element import Element
 from pacsnode.dicom.header import Encoding, encoding_of
-from pacsnode.dicom.identifier import RequestIdentifier, ResponseEncoder, RowValue
+from pacsnode.dicom.identifier import ResponseEncoder, RowValue
 from pacsnode.dicom.information_model import InformationModel, Level
-from pacsnode.dicom.query import MAX_DEPTH, Key, Matching, Query, QueryOptions, RequestedKey, query_of
+from pacsnode.dicom.query import Key, Matching, Query, QueryOptions, RequestedKey, query_of
 from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
-from pacsnode.dicom.uid import UID
-from pacsnode.errors import CannotUnderstand, InvalidIdentifier, OperationError
 
 SYNTAXES = [EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE]
 ENCODINGS = list(map(encoding_of, SYNTAXES))
@@ -46,71 +41,6 @@ def query(*keys: tuple[int, str], charset: str = "") -> Query:
 
 def respond(asked: Query, *values: RowValue, encoding: Encoding = ENCODINGS[0]) -> Dataset:
     return decoded(ResponseEncoder(asked, encoding, "ARCHIVE").encode([values])[0], encoding)
-
-
-@pytest.mark.parametrize("transfer_syntax", SYNTAXES)
-def test_request_is_read_in_every_encoding(transfer_syntax: UID) -> None:
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 100"
-    dataset.QueryRetrieveLevel = "STUDY"
-    dataset.PatientName = "MÜLLER*"
-    dataset.StudyInstanceUID = ["1.2", "1.3"]
-    dataset.Rows = 512
-    code = Dataset()
-    code.CodeValue = "T-1"
-    dataset.ProcedureCodeSequence = Sequence([code])
-    request = RequestIdentifier(encoded(dataset, encoding_of(transfer_syntax)), transfer_syntax)
-    assert request.level == "STUDY"
-    assert request.character_set == "ISO_IR 100"
-    keys = {key.tag: key for key in request.requested()}
-    assert keys[0x00100010] == RequestedKey(0x00100010, "PN", "MÜLLER*")
-    assert keys[0x0020000D].text == "1.2\\1.3"
-    assert keys[0x00280010] == RequestedKey(0x00280010, "US", "512")
-    assert keys[0x00081032].items == ((RequestedKey(0x00080100, "SH", "T-1"),),)
-
-
-def test_request_that_cannot_be_read_is_told_so() -> None:
-    with pytest.raises(CannotUnderstand):
-        RequestIdentifier(b"\x08\x00\x52\x00CS\x06\x00STU", EXPLICIT_VR_LE)
-
-
-def test_empty_request_has_no_level() -> None:
-    assert RequestIdentifier(b"", EXPLICIT_VR_LE).level == ""
-
-
-def _a_request() -> bytes:
-    code = Dataset()
-    code.CodeValue = "A*"
-    dataset = Dataset()
-    dataset.ProcedureCodeSequence = Sequence([code])
-    dataset.QueryRetrieveLevel, dataset.StudyDate, dataset.Rows = "STUDY", "2020-2021", 512
-    dataset.PatientName, dataset.StudyInstanceUID = "S?I*", ["1.2", "3.4"]
-    return encoded(dataset, ENCODINGS[0])
-
-
-REQUEST = _a_request()
-
-
-@given(st.lists(st.tuples(st.integers(0, len(REQUEST) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-@example([(8, ord("E"))])
-def test_damaged_request_is_read_or_refused(changes: list[tuple[int, int]]) -> None:
-    data = bytearray(REQUEST)
-    for position, value in changes:
-        data[position] = value
-    with suppress(OperationError):
-        request = RequestIdentifier(bytes(data), EXPLICIT_VR_LE)
-        options = QueryOptions(relational=True)
-        query_of(Level.STUDY, InformationModel.STUDY_ROOT, request.requested(), options)
-
-
-def test_request_with_endless_sequences_is_refused() -> None:
-    dataset = Dataset()
-    for _ in range(MAX_DEPTH + 5):
-        outer = Dataset()
-        outer.ProcedureCodeSequence = Sequence([dataset])
-        dataset = outer
-    with pytest.raises(InvalidIdentifier):
-        RequestIdentifier(encoded(dataset, ENCODINGS[0]), EXPLICIT_VR_LE).requested()
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
