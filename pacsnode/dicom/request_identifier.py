@@ -10,18 +10,15 @@ from typing import Final, NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
-from pacsnode.dicom.element import BINARY_VRS, DataSet
+from pacsnode.dicom.element import BINARY_VRS, STRUCT_OF, DataSet
 from pacsnode.dicom.header import Encoding, encoding_of, scan
 from pacsnode.dicom.information_model import QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET
 from pacsnode.dicom.query import FIRST_TAG, MAX_DEPTH, RequestedKey
 from pacsnode.dicom.text import decoder
 from pacsnode.dicom.uid import UID
+from pacsnode.dicom.vr import SHORT_VRS
 from pacsnode.errors import InvalidIdentifier
 
-_TEXT_VRS: Final = frozenset(
-    {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UI"}
-)
-_NUMBER_VRS: Final = frozenset({"AT", "FD", "FL", "SL", "SS", "UL", "US"})
 _EXPLICIT_HEADER: Final = struct.Struct("<HHHH")  # group, element, VR, length
 _IMPLICIT_HEADER: Final = struct.Struct("<HHI")  # group, element, length
 
@@ -34,8 +31,9 @@ class RequestIdentifier:
     def __init__(self, data: bytes, transfer_syntax: UID) -> None:
         """Raises CannotUnderstand."""
         encoding = encoding_of(transfer_syntax)
-        self._plain = _plain_keys(data, encoding)
-        self._data_set = _parsed(data, transfer_syntax) if self._plain is None else None
+        plain = _plain_keys(data, encoding)
+        self._plain = plain or {}
+        self._data_set = _parsed(data, transfer_syntax) if plain is None else None
 
     @property
     def character_set(self) -> str:
@@ -50,13 +48,13 @@ class RequestIdentifier:
         """All elements, sequences with their items. Raises InvalidIdentifier when nested too deep."""
         if self._data_set is not None:
             return _requested(self._data_set, 0)
-        return tuple((self._plain or {}).values())
+        return tuple(self._plain.values())
 
     def _text(self, tag: int) -> str:
         """The value of an element with VR CS."""
         if self._data_set is not None:
             return self._data_set.text(tag, "CS")
-        key = (self._plain or {}).get(tag)
+        key = self._plain.get(tag)
         return "" if key is None else key.text
 
 
@@ -69,6 +67,7 @@ class _Plain(NamedTuple):
     """How an attribute is read in one pass. `code` is its VR as unpacked, `empty` the key without a value."""
 
     vr: str
+    is_text: bool
     code: int
     empty: RequestedKey
 
@@ -96,7 +95,7 @@ def _plain_keys(data: bytes, encoding: Encoding) -> dict[int, RequestedKey] | No
         if not length:
             keys[tag] = plain.empty
             continue
-        if position > len(data) or plain.vr not in _TEXT_VRS:
+        if position > len(data) or not plain.is_text:
             return None
         raw = data[value:position]
         if tag == SPECIFIC_CHARACTER_SET:
@@ -108,9 +107,11 @@ def _plain_keys(data: bytes, encoding: Encoding) -> dict[int, RequestedKey] | No
 @lru_cache(maxsize=4096)
 def _plain_attribute(tag: int) -> _Plain | None:
     vr = _own_vr(tag, "")
-    if tag < FIRST_TAG or not tag & 0xFFFF or vr not in _TEXT_VRS | _NUMBER_VRS:
+    encoded = vr.encode("ascii")
+    if tag < FIRST_TAG or not tag & 0xFFFF or encoded not in SHORT_VRS:
         return None
-    return _Plain(vr, int.from_bytes(vr.encode("ascii"), "little"), RequestedKey(tag, vr))
+    is_text = vr not in STRUCT_OF and vr != "AT"
+    return _Plain(vr, is_text, int.from_bytes(encoded, "little"), RequestedKey(tag, vr))
 
 
 def _requested(data_set: DataSet, depth: int) -> tuple[RequestedKey, ...]:

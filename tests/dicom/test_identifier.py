@@ -5,9 +5,7 @@ from io import BytesIO
 import pytest
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
 
 from pacsnode.dicom.element import Element
 from pacsnode.dicom.header import Encoding, encoding_of
@@ -15,16 +13,10 @@ from pacsnode.dicom.identifier import ResponseEncoder, RowValue
 from pacsnode.dicom.information_model import InformationModel, Level
 from pacsnode.dicom.query import Key, Matching, Query, QueryOptions, RequestedKey, query_of
 from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
+from tests.support.objects import encoded_as
 
 SYNTAXES = [EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE]
 ENCODINGS = list(map(encoding_of, SYNTAXES))
-
-
-def encoded(dataset: Dataset, encoding: Encoding) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = encoding.implicit, encoding.little_endian
-    write_dataset(buffer, dataset)
-    return bytes(buffer.getvalue())
 
 
 def decoded(data: bytes, encoding: Encoding) -> Dataset:
@@ -60,7 +52,7 @@ def test_response_is_what_pydicom_writes(encoding: Encoding) -> None:
     keys = tuple(Key(tag, dictionary_VR(tag), Matching.UNIVERSAL) for tag in tags)
     asked = Query(Level.IMAGE, InformationModel.STUDY_ROOT, keys)
     values = ("20240105", "CT\\SR", "DOE^JOHN", "", "1.2.3", 42, 512)
-    assert ResponseEncoder(asked, encoding, "ARCHIVE").encode([values])[0] == encoded(expected, encoding)
+    assert ResponseEncoder(asked, encoding, "ARCHIVE").encode([values])[0] == encoded_as(expected, encoding)
 
 
 def test_response_without_keys_still_names_level_and_place() -> None:

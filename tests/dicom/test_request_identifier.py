@@ -6,17 +6,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import Dataset, Sequence
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 
 from pacsnode.dicom import request_identifier
-from pacsnode.dicom.header import Encoding, encoding_of
+from pacsnode.dicom.header import encoding_of
 from pacsnode.dicom.information_model import InformationModel, Level
 from pacsnode.dicom.query import MAX_DEPTH, QueryOptions, RequestedKey, query_of
 from pacsnode.dicom.request_identifier import RequestIdentifier
 from pacsnode.dicom.sop_class import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from pacsnode.dicom.uid import UID
 from pacsnode.errors import CannotUnderstand, InvalidIdentifier, OperationError
+from tests.support.objects import encoded_as
 
 SYNTAXES = [EXPLICIT_VR_LE, IMPLICIT_VR_LE, EXPLICIT_VR_BE]
 ENCODINGS = list(map(encoding_of, SYNTAXES))
@@ -37,13 +36,6 @@ KEYS = {
 }
 
 
-def encoded(dataset: Dataset, encoding: Encoding) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = encoding.implicit, encoding.little_endian
-    write_dataset(buffer, dataset)
-    return bytes(buffer.getvalue())
-
-
 @pytest.mark.parametrize("transfer_syntax", SYNTAXES)
 def test_request_is_read_in_every_encoding(transfer_syntax: UID) -> None:
     dataset = Dataset()
@@ -55,7 +47,7 @@ def test_request_is_read_in_every_encoding(transfer_syntax: UID) -> None:
     code = Dataset()
     code.CodeValue = "T-1"
     dataset.ProcedureCodeSequence = Sequence([code])
-    request = RequestIdentifier(encoded(dataset, encoding_of(transfer_syntax)), transfer_syntax)
+    request = RequestIdentifier(encoded_as(dataset, encoding_of(transfer_syntax)), transfer_syntax)
     assert request.level == "STUDY"
     assert request.character_set == "ISO_IR 100"
     keys = {key.tag: key for key in request.requested()}
@@ -81,7 +73,7 @@ def _a_request() -> bytes:
     dataset.ProcedureCodeSequence = Sequence([code])
     dataset.QueryRetrieveLevel, dataset.StudyDate, dataset.Rows = "STUDY", "2020-2021", 512
     dataset.PatientName, dataset.StudyInstanceUID = "S?I*", ["1.2", "3.4"]
-    return encoded(dataset, ENCODINGS[0])
+    return encoded_as(dataset, ENCODINGS[0])
 
 
 REQUEST = _a_request()
@@ -106,7 +98,7 @@ def test_request_with_endless_sequences_is_refused() -> None:
         outer.ProcedureCodeSequence = Sequence([dataset])
         dataset = outer
     with pytest.raises(InvalidIdentifier):
-        RequestIdentifier(encoded(dataset, ENCODINGS[0]), EXPLICIT_VR_LE).requested()
+        RequestIdentifier(encoded_as(dataset, ENCODINGS[0]), EXPLICIT_VR_LE).requested()
 
 
 class Read:
@@ -146,7 +138,7 @@ def requests(draw: st.DrawFn) -> Dataset:
 @pytest.mark.filterwarnings("ignore")
 @given(requests(), st.sampled_from(SYNTAXES), st.data())
 def test_both_ways_of_reading_agree(dataset: Dataset, transfer_syntax: UID, data: st.DataObject) -> None:
-    request = encoded(dataset, encoding_of(transfer_syntax))
+    request = encoded_as(dataset, encoding_of(transfer_syntax))
     agree(request, transfer_syntax)
     if request:
         agree(request[: data.draw(st.integers(0, len(request) - 1))], transfer_syntax)
@@ -161,7 +153,7 @@ def test_both_agree_on_damage_at_every_byte(transfer_syntax: UID) -> None:
     dataset = Dataset()
     for keyword in ("SpecificCharacterSet", "QueryRetrieveLevel", "PatientName", "PatientID", "Rows"):
         setattr(dataset, keyword, KEYS.get(keyword, ("4711",))[-1] if keyword != "Rows" else None)
-    request = encoded(dataset, encoding_of(transfer_syntax))
+    request = encoded_as(dataset, encoding_of(transfer_syntax))
     for position in range(len(request)):
         agree(request[:position], transfer_syntax)
         for byte in (0, 1, 0x20, ord("S"), 0x7F, 0xFF):
@@ -174,8 +166,8 @@ def test_both_agree_on_a_character_set_behind_its_text(transfer_syntax: UID) -> 
     charset.SpecificCharacterSet = name.SpecificCharacterSet = "ISO_IR 192"
     name.PatientName = "M\u00dcLLER"
     encoding = encoding_of(transfer_syntax)
-    first = encoded(charset, encoding)
-    request = encoded(name, encoding)[len(first) :] + first
+    first = encoded_as(charset, encoding)
+    request = encoded_as(name, encoding)[len(first) :] + first
     agree(request, transfer_syntax)
     assert RequestIdentifier(request, transfer_syntax).requested()[0].text == "M\u00dcLLER"
 
@@ -190,5 +182,5 @@ def test_what_clients_send_is_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) 
     dataset = Dataset()
     dataset.QueryRetrieveLevel, dataset.PatientName, dataset.Rows = "STUDY", "DOE*", None
     for transfer_syntax in (EXPLICIT_VR_LE, IMPLICIT_VR_LE):
-        request = RequestIdentifier(encoded(dataset, encoding_of(transfer_syntax)), transfer_syntax)
+        request = RequestIdentifier(encoded_as(dataset, encoding_of(transfer_syntax)), transfer_syntax)
         assert [key.text for key in request.requested()] == ["STUDY", "DOE*", ""]

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as PydicomSequence
 
 from pacsnode.dicom.header import Encoding, encoding_of
@@ -24,6 +22,7 @@ from pacsnode.errors import CannotUnderstand
 from pacsnode.pixels.recode import DataSet, read, vr_of, write
 from tests.conftest import real_objects
 from tests.support.compare import differences
+from tests.support.objects import encoded_as
 from tests.support.truth import REFUSED
 
 IMPLICIT, EXPLICIT, BIG = map(encoding_of, (IMPLICIT_VR_LE, EXPLICIT_VR_LE, EXPLICIT_VR_BE))
@@ -32,14 +31,6 @@ REAL = [path for path in real_objects() if path.name not in REFUSED]
 
 def recoded(data: bytes, source: Encoding, target: Encoding) -> bytes:
     return b"".join(write(read(memoryview(data), source), target))
-
-
-def encoded(data_set: Dataset, encoding: Encoding) -> bytes:
-    """As pydicom writes it."""
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = encoding.implicit, encoding.little_endian
-    write_dataset(buffer, data_set)
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -69,7 +60,7 @@ def report() -> Dataset:
 def test_a_data_set_is_written_as_pydicom_writes_it(
     report: Dataset, source: Encoding, target: Encoding
 ) -> None:
-    assert recoded(encoded(report, source), source, target) == encoded(report, target)
+    assert recoded(encoded_as(report, source), source, target) == encoded_as(report, target)
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)

@@ -13,6 +13,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
+from pacsnode.dicom.header import Encoding
 from tests.support.raw import CT_IMAGE
 
 ROOT = "1.2.826.0.1.3680043.10.1474"
@@ -57,10 +58,15 @@ def set_values(data_set: Dataset, values: Mapping[str, object]) -> None:
 
 def encoded(data_set: Dataset, *, implicit: bool = False) -> bytes:
     """A data set in Explicit, or Implicit, VR Little Endian."""
+    return encoded_as(data_set, Encoding(implicit, little_endian=True))
+
+
+def encoded_as(data_set: Dataset, encoding: Encoding) -> bytes:
+    """A data set as pydicom writes it."""
     buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = implicit, True
+    buffer.is_implicit_VR, buffer.is_little_endian = encoding.implicit, encoding.little_endian
     write_dataset(buffer, data_set)
-    return buffer.getvalue()
+    return bytes(buffer.getvalue())
 
 
 def identifier(level: str, *, implicit: bool = False, **keys: object) -> bytes:
